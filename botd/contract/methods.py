@@ -1,0 +1,281 @@
+"""Every JSON-RPC method: its params and result as JSON Schema, whether it changes something, who may call it.
+
+One table, read by the server's dispatch, by `rpc.discover` and by the tests.
+"""
+
+from __future__ import annotations
+
+from botd.contract.manifest import SPEC
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from botd.contract.schema import Schema
+    from botd.contract.vocabulary import Who
+
+
+class Method:
+    """One row. `who` is the least role that may call it; `stream` marks calls that keep sending."""
+
+    __slots__ = ("mutates", "name", "params", "result", "stream", "summary", "who")
+
+    def __init__(
+        self,
+        name: str,
+        summary: str,
+        params: dict[str, Schema],
+        result: Schema,
+        *,
+        who: Who,
+        required: tuple[str, ...] = (),
+        mutates: bool = False,
+        stream: bool = False,
+    ) -> None:
+        if mutates:
+            params = {**params, "request_id": _REQUEST_ID}
+        self.name = name
+        self.summary = summary
+        self.params: Schema = {
+            "type": "object",
+            "properties": params,
+            "required": list(required),
+            "additionalProperties": False,
+        }
+        self.result = result
+        self.who: Who = who
+        self.mutates = mutates
+        self.stream = stream
+
+
+_OBJECT: Schema = {"type": "object"}
+_LIST: Schema = {
+    "type": "object",
+    "required": ["schema", "items"],
+    "properties": {"schema": {"type": "integer"}, "items": {"type": "array", "items": _OBJECT}},
+}
+_SELECT: Schema = {"type": "object", "description": "a typed selection: {all: true} or {any: [clause, ...]}"}
+_REQUEST_ID: Schema = {
+    "type": "string",
+    "minLength": 1,
+    "maxLength": 128,
+    "description": "the same id again within ten minutes returns the first answer and does nothing twice",
+}
+_ID: Schema = SPEC["properties"]["id"]
+_BOOL: Schema = {"type": "boolean", "default": False}
+_TIMEOUT: Schema = {"type": "number", "minimum": 0, "maximum": 86400, "default": 60, "description": "seconds"}
+_ACTION: dict[str, Schema] = {
+    "select": _SELECT,
+    "wait": {"type": "boolean", "default": True, "description": "answer when the outcome is known"},
+    "timeout_s": _TIMEOUT,
+    "dry_run": _BOOL,
+    "progress": {**_BOOL, "description": "send a `progress` notification for each bot as it settles"},
+}
+_WHEN: Schema = {"type": ["number", "null"], "description": "seconds since the epoch", "default": None}
+_APPLY: dict[str, Schema] = {
+    "source": {"type": "string", "minLength": 1, "maxLength": 4000, "description": "which manifest this is"},
+    "bots": {"type": "array", "maxItems": 10_000, "items": SPEC},
+    "prune": {**_BOOL, "description": "delete what an earlier apply of the same source brought"},
+}
+
+_TABLE = (
+    Method(
+        "rpc.discover", "every method with the schemas of its params and result", {}, _OBJECT, who="anyone"
+    ),
+    Method("daemon.ping", "answers, cheaply", {}, _OBJECT, who="anyone"),
+    Method("daemon.version", "versions of botd, the protocol and the keeper", {}, _OBJECT, who="anyone"),
+    Method(
+        "daemon.status", "pids, versions, uptime, mechanisms in force, warnings", {}, _OBJECT, who="viewer"
+    ),
+    Method(
+        "daemon.shutdown",
+        "end botd; bots run on under the keeper unless they are to be stopped too",
+        {"bots": {**_BOOL, "description": "stop every bot and the keeper first"}, "timeout_s": _TIMEOUT},
+        _OBJECT,
+        who="admin",
+        mutates=True,
+    ),
+    Method(
+        "bots.create",
+        "add a bot; it starts when `start` is set",
+        {"spec": SPEC, "start": _BOOL, "wait": _ACTION["wait"], "timeout_s": _TIMEOUT},
+        _LIST,
+        who="user",
+        required=("spec",),
+        mutates=True,
+    ),
+    *(
+        Method(f"bots.{verb}", text, _ACTION, _LIST, who="user", required=("select",), mutates=True)
+        for verb, text in (
+            ("start", "want these bots running"),
+            ("stop", "want these bots stopped"),
+            ("restart", "end the current life of these bots and start a new one"),
+            ("delete", "stop these bots and forget them"),
+        )
+    ),
+    Method(
+        "bots.recover",
+        "start every bot again that failed or waits for its next attempt",
+        _ACTION,
+        _LIST,
+        who="user",
+        mutates=True,
+    ),
+    Method(
+        "bots.bulk",
+        "one verb over many bots, a batch at a time, each bot with its own verdict",
+        {
+            **{key: value for key, value in _ACTION.items() if key != "wait"},
+            "op": {"type": "string", "enum": ["start", "stop", "restart", "delete"]},
+            "parallel": {"type": "integer", "minimum": 1, "maximum": 10_000, "default": 50},
+            "batch": {
+                "type": ["string", "null"],
+                "pattern": r"\A([1-9][0-9]{0,4}|([1-9][0-9]?|100)%)\Z",
+                "x-hint": "a number of bots or a percentage, as in 20 or 10%",
+                "default": None,
+            },
+            "max_failures": {"type": ["integer", "null"], "minimum": 0, "default": None},
+            "on_error": {"type": "string", "enum": ["stop", "continue"], "default": "continue"},
+        },
+        _LIST,
+        who="user",
+        required=("op", "select"),
+        mutates=True,
+    ),
+    Method(
+        "bots.list",
+        "bots, a page at a time",
+        {
+            "select": _SELECT,
+            "fields": {
+                "type": ["array", "null"],
+                "items": {"type": "string"},
+                "maxItems": 64,
+                "default": None,
+            },
+            "limit": {"type": "integer", "minimum": 1, "maximum": 2000, "default": 1000},
+            "after": {"type": ["string", "null"], "maxLength": 128, "default": None},
+        },
+        _LIST,
+        who="viewer",
+    ),
+    Method(
+        "bots.status",
+        "everything about some bots",
+        {"select": _SELECT},
+        _LIST,
+        who="viewer",
+        required=("select",),
+    ),
+    Method(
+        "bots.health", "health of some or all bots with a summary", {"select": _SELECT}, _LIST, who="viewer"
+    ),
+    Method(
+        "bots.explain",
+        "why a bot is in its phase: its history as a causal timeline",
+        {"id": {"type": "string", "maxLength": 128}},
+        _OBJECT,
+        who="viewer",
+        required=("id",),
+    ),
+    Method(
+        "bots.logs",
+        "lines of output; with `follow` also those to come, as `logs.line` notifications",
+        {
+            "select": _SELECT,
+            "lines": {"type": ["integer", "null"], "minimum": 0, "maximum": 100_000, "default": 100},
+            "since": _WHEN,
+            "until": _WHEN,
+            "grep": {"type": ["string", "null"], "maxLength": 1000, "default": None},
+            "stream": {"type": "string", "enum": ["both", "stdout", "stderr"], "default": "both"},
+            "follow": _BOOL,
+        },
+        _LIST,
+        who="viewer",
+        required=("select",),
+        stream=True,
+    ),
+    Method(
+        "bots.wait",
+        "answer when every selected bot is in the wanted condition",
+        {
+            "select": _SELECT,
+            "for": {"type": "string", "enum": ["running", "healthy", "stopped"]},
+            "timeout_s": _TIMEOUT,
+            "progress": _ACTION["progress"],
+        },
+        _LIST,
+        who="viewer",
+        required=("select", "for"),
+    ),
+    Method("fleet.diff", "what apply would change", _APPLY, _LIST, who="user", required=("source", "bots")),
+    Method(
+        "fleet.apply",
+        "make the fleet as the manifest says, touching only what differs",
+        {**_APPLY, "wait": _ACTION["wait"], "timeout_s": _TIMEOUT, "progress": _ACTION["progress"]},
+        _LIST,
+        who="user",
+        required=("source", "bots"),
+        mutates=True,
+    ),
+    Method(
+        "fleet.export",
+        "specifications that apply reads, without secrets",
+        {"select": _SELECT},
+        _LIST,
+        who="user",
+    ),
+    Method(
+        "users.resources",
+        "what each user has and may have",
+        {"user": {"type": ["string", "null"], "maxLength": 32, "default": None}},
+        _LIST,
+        who="viewer",
+    ),
+    Method("system.status", "the machine, the fleet by phase, the daemon", {}, _OBJECT, who="viewer"),
+    Method("system.performance", "latencies, rates, recovery statistics", {}, _OBJECT, who="viewer"),
+    Method(
+        "system.cleanup",
+        "remove what nothing needs any more, each with its reason",
+        {"dry_run": _BOOL},
+        _LIST,
+        who="admin",
+        mutates=True,
+    ),
+    Method("config.show", "the configuration in force and where it came from", {}, _OBJECT, who="viewer"),
+    Method(
+        "config.reload",
+        "read the configuration again; a bad one changes nothing",
+        {},
+        _OBJECT,
+        who="admin",
+        mutates=True,
+    ),
+    Method(
+        "events.list",
+        "the last events",
+        {
+            "select": _SELECT,
+            "lines": {"type": "integer", "minimum": 0, "maximum": 10_000, "default": 50},
+            "after": {"type": ["integer", "null"], "minimum": 0, "default": None, "description": "a seq"},
+        },
+        _LIST,
+        who="viewer",
+    ),
+    Method(
+        "events.subscribe",
+        "events from now on, as `events.event` notifications; a slow reader gets `events.missed`",
+        {"select": _SELECT, "lines": {"type": "integer", "minimum": 0, "maximum": 10_000, "default": 0}},
+        _LIST,
+        who="viewer",
+        stream=True,
+    ),
+)
+
+METHODS: dict[str, Method] = {method.name: method for method in _TABLE}
+
+NOTIFICATIONS = {
+    "progress": "one bot of a running call has settled: {call, done, total, item}",
+    "events.event": "{subscription, event}",
+    "events.missed": "{subscription, missed}",
+    "logs.line": "{subscription, id, stream, at, line}",
+    "logs.missed": "{subscription, missed}",
+}
