@@ -71,9 +71,7 @@ class BotdError(Exception):
 def invalid(path: str, reason: str, *, hint: str = "", exit: int = Exit.USAGE) -> BotdError:
     """A value that cannot be accepted. `path` says where it stands, as in `bot[2].memory_mb`."""
     message = f"{path}: {reason}" if path else reason
-    return BotdError(
-        "invalid", message, hint=hint, exit=exit, code=RpcCode.INVALID_PARAMS, details={"path": path}
-    )
+    return BotdError("invalid", message, hint=hint, exit=exit, code=RpcCode.INVALID_PARAMS, details={"path": path})
 
 
 def not_found(what: str, *, hint: str = "") -> BotdError:

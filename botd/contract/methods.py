@@ -77,14 +77,10 @@ _APPLY: dict[str, Schema] = {
 }
 
 _TABLE = (
-    Method(
-        "rpc.discover", "every method with the schemas of its params and result", {}, _OBJECT, who="anyone"
-    ),
+    Method("rpc.discover", "every method with the schemas of its params and result", {}, _OBJECT, who="anyone"),
     Method("daemon.ping", "answers, cheaply", {}, _OBJECT, who="anyone"),
     Method("daemon.version", "versions of botd, the protocol and the keeper", {}, _OBJECT, who="anyone"),
-    Method(
-        "daemon.status", "pids, versions, uptime, mechanisms in force, warnings", {}, _OBJECT, who="viewer"
-    ),
+    Method("daemon.status", "pids, versions, uptime, mechanisms in force, warnings", {}, _OBJECT, who="viewer"),
     Method(
         "daemon.shutdown",
         "end botd; bots run on under the keeper unless they are to be stopped too",
@@ -165,9 +161,7 @@ _TABLE = (
         who="viewer",
         required=("select",),
     ),
-    Method(
-        "bots.health", "health of some or all bots with a summary", {"select": _SELECT}, _LIST, who="viewer"
-    ),
+    Method("bots.health", "health of some or all bots with a summary", {"select": _SELECT}, _LIST, who="viewer"),
     Method(
         "bots.explain",
         "why a bot is in its phase: its history as a causal timeline",

@@ -117,7 +117,7 @@ class _Checker:
         if len(value) > schema.get("maxLength", 1 << 20):
             raise self._fail(path, f"{len(value)} characters, at most {schema['maxLength']}")
         if "pattern" in schema and not re.search(schema["pattern"], value):
-            raise self._fail(path, f"{_shown(value)} is not allowed", schema.get("x-hint", schema["pattern"]))
+            raise self._fail(path, f"{_shown(value)} is not allowed", str(schema.get("x-hint", schema["pattern"])))
 
     def _number(self, value: float, schema: Schema, path: str) -> None:
         if value != value:

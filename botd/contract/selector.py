@@ -45,9 +45,7 @@ def parse(arguments: Sequence[str], *, every: bool = False) -> Selection:
             raise invalid("", "--all and a selector together", hint="give one of them")
         return dict(ALL)
     if not arguments:
-        raise invalid(
-            "", "no bot is named", hint="name bots, for example alice/shop or 'user:alice', or use --all"
-        )
+        raise invalid("", "no bot is named", hint="name bots, for example alice/shop or 'user:alice', or use --all")
     return {"any": [parse_clause(argument) for argument in arguments]}
 
 
@@ -74,9 +72,7 @@ def _parse_term(term: str, argument: str, clause: Clause) -> None:
     if key == "label":
         name, equals, wanted = value.partition("=")
         if not equals or not name:
-            raise invalid(
-                where, f"{term!r} is no label term", hint="write label:KEY=VALUE, as in label:tier=free"
-            )
+            raise invalid(where, f"{term!r} is no label term", hint="write label:KEY=VALUE, as in label:tier=free")
         labels = clause.setdefault("labels", {})
         _set(labels, name, wanted, where)
         return
@@ -112,9 +108,7 @@ def _check_id(text: str, where: str) -> str:
 
 def _set(into: dict[str, Any], key: str, value: str, where: str) -> None:
     if into.get(key, value) != value:
-        raise invalid(
-            where, f"{key} is given twice; terms joined by a comma all hold", hint="use two arguments"
-        )
+        raise invalid(where, f"{key} is given twice; terms joined by a comma all hold", hint="use two arguments")
     into[key] = value
 
 
@@ -154,9 +148,7 @@ def _check_clause(clause: object, path: str) -> Clause:
             _check_value(key, value, f"{key}:{value}", path)
             out[key] = value
         else:
-            raise invalid(
-                path, f"unknown condition {key!r}", hint="known: id, user, phase, health, template, labels"
-            )
+            raise invalid(path, f"unknown condition {key!r}", hint="known: id, user, phase, health, template, labels")
     return out
 
 

@@ -11,9 +11,9 @@ Settings come from the environment:
     PREFIX              what a command starts with (default: !)
     GRAPH_API_BASE      default https://graph.facebook.com      GRAPH_API_VERSION   default v21.0
 
-An event is answered with 200 at once, as Facebook demands, and handled afterwards, in order for each sender.
-When too many wait, it is answered with 503 instead, and Facebook delivers it again later. Every event is handled
-at most once: its id is remembered over restarts, before the reply leaves.
+An event is answered with 200 at once, as Facebook demands, and handled afterwards, in order for each
+sender. When too many wait, it is answered with 503 instead, and Facebook delivers it again later. Every event
+is handled at most once: its id is remembered over restarts, before the reply leaves.
 
 Exit status: 0 after SIGTERM with every reply sent, 1 when some had to be abandoned or the port is taken,
 78 when a setting is missing or wrong.
@@ -38,7 +38,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any
+from typing import Any, TypeGuard
 from urllib.parse import parse_qs, quote, urlsplit
 
 EX_CONFIG = 78
@@ -218,10 +218,13 @@ def read_event(event: object) -> Incoming | str:
     sender = event["sender"].get("id") if isinstance(event.get("sender"), dict) else None
     text = content.get("text") if kind == "message" else content.get("payload")
     event_id = content.get("mid") or f"{sender} {event.get('timestamp')} {kind}"
-    for value in (sender, event_id):
-        if not isinstance(value, str) or not 0 < len(value) <= ID_LIMIT:
-            return "malformed"
+    if not is_id(sender) or not is_id(event_id):
+        return "malformed"
     return Incoming(kind, event_id, sender, text if isinstance(text, str) else None)
+
+
+def is_id(value: object) -> TypeGuard[str]:
+    return isinstance(value, str) and 0 < len(value) <= ID_LIMIT
 
 
 def compose(incoming: Incoming, prefix: str, state: State) -> tuple[str, str]:
@@ -232,8 +235,8 @@ def compose(incoming: Incoming, prefix: str, state: State) -> tuple[str, str]:
     if incoming.kind == "postback" and incoming.text == "GET_STARTED":
         return "help", help_text(prefix)
     if incoming.text.startswith(prefix):
-        command, _, rest = incoming.text[len(prefix) :].strip().partition(" ")
-        match command.lower(), rest.strip():
+        command, rest = [*incoming.text[len(prefix) :].strip().split(None, 1), "", ""][:2]
+        match command.lower(), rest:
             case "ping", _:
                 return "ping", "pong"
             case "help", _:
@@ -246,7 +249,9 @@ def compose(incoming: Incoming, prefix: str, state: State) -> tuple[str, str]:
                 state.remember(incoming.sender, text[:TEXT_LIMIT])
                 return "remember", "I will remember that."
             case "recall", _:
-                return "recall", state.recall(incoming.sender) or "You have not asked me to remember anything."
+                return "recall", state.recall(
+                    incoming.sender
+                ) or "You have not asked me to remember anything."
     if incoming.kind == "postback":
         return "postback", f"You chose {incoming.text}."[:TEXT_LIMIT]
     return "echo", incoming.text[:TEXT_LIMIT] or "You said nothing."
@@ -268,13 +273,21 @@ class SendFailed(Exception):
         self.attempts = attempts
 
 
+@dataclass(frozen=True)
+class Failure:
+    why: str
+    worth_another: bool
+
+
 class SendApi:
     """POST {base}/{version}/me/messages, again with growing pauses when the other side is in trouble."""
 
     def __init__(self, settings: Settings) -> None:
         base = urlsplit(settings.graph_api_base)
-        connection = http.client.HTTPSConnection if base.scheme == "https" else http.client.HTTPConnection
-        self._connect = lambda: connection(base.netloc, timeout=SEND_TIMEOUT_S)
+        self._host = base.netloc
+        self._connection = (
+            http.client.HTTPSConnection if base.scheme == "https" else http.client.HTTPConnection
+        )
         token = quote(settings.page_access_token, safe="")
         self._target = f"{base.path}/{settings.graph_api_version}/me/messages?access_token={token}"
 
@@ -282,29 +295,28 @@ class SendApi:
         """Returns the number of attempts it took, or raises SendFailed."""
         body = {"recipient": {"id": recipient}, "messaging_type": "RESPONSE", "message": {"text": text}}
         data = json.dumps(body).encode()
-        for attempt in range(1, SEND_ATTEMPTS + 1):
-            why, again = self._post(data)
-            if why is None:
-                return attempt
-            if not again or attempt == SEND_ATTEMPTS:
-                break
+        attempt = 1
+        while failure := self._post(data):
+            if attempt == SEND_ATTEMPTS or not failure.worth_another:
+                raise SendFailed(failure.why, attempt)
             time.sleep(BACKOFF_S * 2 ** (attempt - 1) * random.uniform(0.75, 1.25))
-        raise SendFailed(why, attempt)
+            attempt += 1
+        return attempt
 
-    def _post(self, data: bytes) -> tuple[str | None, bool]:
-        """(why it failed or None, whether another attempt may help)"""
-        connection = self._connect()
+    def _post(self, data: bytes) -> Failure | None:
+        connection = self._connection(self._host, timeout=SEND_TIMEOUT_S)
         try:
             connection.request("POST", self._target, data, {"Content-Type": "application/json"})
             response = connection.getresponse()
             answer = response.read(BODY_LIMIT)
         except (OSError, http.client.HTTPException) as error:
-            return type(error).__name__, True  # the class only: a message could quote the address
+            return Failure(type(error).__name__, True)  # the class only: a message could quote the address
         finally:
             connection.close()
         if response.status == 200:
-            return None, False
-        return f"HTTP {response.status}{graph_error_code(answer)}", response.status >= 500 or response.status == 429
+            return None
+        why = f"HTTP {response.status}{graph_error_code(answer)}"
+        return Failure(why, response.status >= 500 or response.status == 429)
 
 
 def graph_error_code(answer: bytes) -> str:
@@ -318,7 +330,7 @@ def graph_error_code(answer: bytes) -> str:
 
 
 class Bot:
-    """Takes events in, answers them on worker threads; a sender always has the same worker, so order holds."""
+    """Takes events in, answers them on worker threads; a sender always has the same one, so order holds."""
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
@@ -374,7 +386,9 @@ class Bot:
             except SendFailed as error:
                 outcome = {"reply": "failed", "attempts": error.attempts, "error": str(error)}
             took_ms = round((time.monotonic() - started) * 1000)
-            log(incoming.kind, sender=incoming.sender, mid=incoming.id, command=command, **outcome, ms=took_ms)
+            log(
+                incoming.kind, sender=incoming.sender, mid=incoming.id, command=command, **outcome, ms=took_ms
+            )
 
 
 # -- the webhook -------------------------------------------------------------------------------------------
@@ -402,7 +416,8 @@ class Webhook(BaseHTTPRequestHandler):
         if not re.fullmatch("[0-9]{1,18}", length) or "Transfer-Encoding" in self.headers:
             return self._answer(411, "a Content-Length is needed")
         if int(length) > BODY_LIMIT:
-            return self._answer(413, "too large")
+            self._answer(413, "too large")
+            return self._discard(int(length))
         body = self.rfile.read(int(length))
         if len(body) < int(length):
             return self._answer(400, "the body ended early")
@@ -410,7 +425,7 @@ class Webhook(BaseHTTPRequestHandler):
             log("refused", why="signature")
             return self._answer(403, "wrong or missing signature")
         try:
-            payload = json.loads(body, parse_constant=refuse_constant)
+            payload = json.loads(body.decode(), parse_constant=refuse_constant)
         except (ValueError, RecursionError):
             return self._answer(400, "not JSON")
         if not isinstance(payload, dict) or payload.get("object") != "page":
@@ -420,6 +435,12 @@ class Webhook(BaseHTTPRequestHandler):
         if not self.server.bot.take(payload):
             return self._answer(503, "busy")
         self._answer(200, "EVENT_RECEIVED")
+
+    def _discard(self, length: int) -> None:
+        """Closing on unread input resets the connection, and the answer may be lost with it."""
+        left = min(length, 8 * BODY_LIMIT)
+        while left > 0 and (piece := self.rfile.read(min(left, 65536))):
+            left -= len(piece)
 
     def _signed(self, body: bytes) -> bool:
         """Over the raw bytes: parsing first would let unsigned input near the parser and change the bytes."""
@@ -477,8 +498,8 @@ class WebhookServer(ThreadingHTTPServer):
         self.bot = bot
 
     def handle_error(self, *_: object) -> None:
-        """A client that hung up or stalled is its own affair; anything else is worth a line, without values."""
-        error = sys.exception() if sys.version_info >= (3, 11) else None
+        """A client that hung up is its own affair; anything else is worth a line, without values."""
+        error = sys.exception()
         if not isinstance(error, OSError):
             log("error", error=type(error).__name__)
 

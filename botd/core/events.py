@@ -1,0 +1,130 @@
+"""What happened to one bot. Events of a life carry its generation: one from an earlier life changes nothing."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from botd.core.bot import Deadline, Exit
+
+
+@dataclass(frozen=True, slots=True)
+class StartRequested:
+    """Its owner wants it running. `recover` keeps the outage open so that the success is counted."""
+
+    recover: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class StopRequested:
+    why: str = "stopped by request"
+
+
+@dataclass(frozen=True, slots=True)
+class RestartRequested:
+    why: str = "restarted by request"
+
+
+@dataclass(frozen=True, slots=True)
+class DeleteRequested:
+    pass
+
+
+@dataclass(frozen=True, slots=True)
+class Spawned:
+    """The keeper has forked the life; it waits at its gate."""
+
+    generation: int
+    pid: int
+
+
+@dataclass(frozen=True, slots=True)
+class Running:
+    """The program was executed."""
+
+    generation: int
+
+
+@dataclass(frozen=True, slots=True)
+class SpawnFailed:
+    """The program could not be executed. `permanent`: trying again by itself cannot help."""
+
+    generation: int
+    reason: str
+    permanent: bool
+
+
+@dataclass(frozen=True, slots=True)
+class SpawnRefused:
+    """Nothing was started, and nothing is wrong with the bot: try again soon, uncounted."""
+
+    generation: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Exited:
+    generation: int
+    exit: Exit
+
+
+@dataclass(frozen=True, slots=True)
+class DeadlinePassed:
+    """Time passed `deadline`. Ignored unless it still is the state's own."""
+
+    deadline: Deadline
+
+
+@dataclass(frozen=True, slots=True)
+class Condemned:
+    """This life must end: `cause` is memory, unhealthy or quota; only quota keeps it down."""
+
+    generation: int
+    cause: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class HealthReported:
+    generation: int
+    healthy: bool
+    note: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Rebooted:
+    """The machine was restarted since this state was written: no process of it is left, no time in it holds."""
+
+
+Event = (
+    StartRequested
+    | StopRequested
+    | RestartRequested
+    | DeleteRequested
+    | Spawned
+    | Running
+    | SpawnFailed
+    | SpawnRefused
+    | Exited
+    | DeadlinePassed
+    | Condemned
+    | HealthReported
+    | Rebooted
+)
+
+EVENTS: tuple[type, ...] = (
+    StartRequested,
+    StopRequested,
+    RestartRequested,
+    DeleteRequested,
+    Spawned,
+    Running,
+    SpawnFailed,
+    SpawnRefused,
+    Exited,
+    DeadlinePassed,
+    Condemned,
+    HealthReported,
+    Rebooted,
+)
+
+OF_A_LIFE = (Spawned, Running, SpawnFailed, SpawnRefused, Exited, Condemned, HealthReported)

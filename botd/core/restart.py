@@ -1,0 +1,86 @@
+"""After a life has ended: again, at which time, or give up, and why, in words."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from botd.contract.vocabulary import RestartMode
+from botd.core.bot import Exit
+from botd.core.settings import RestartPolicy
+
+JITTER = 0.25
+"""The share of a delay that chance takes away, so that bots that fell together do not rise together.
+Taken away and never added: the configured cap stays one."""
+
+REFUSED_RETRY_S = 1.0
+"""How long to wait when a start was refused for a reason that passes by itself."""
+
+
+@dataclass(frozen=True, slots=True)
+class Again:
+    delay_s: float
+    attempt: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class GiveUp:
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """It ended well and is not to be started again."""
+
+    reason: str
+
+
+Verdict = Again | GiveUp | Finished
+
+
+def verdict(
+    policy: RestartPolicy,
+    mode: RestartMode,
+    what: str,
+    *,
+    clean: bool,
+    attempts: int,
+    ran_s: float,
+    chance: float,
+) -> Verdict:
+    """`what` ended the life (in words); `attempts` restarts in a row came before it, it ran `ran_s` seconds.
+
+    A life that ran for `reset_after_s` or more was a good one: counting starts from zero again. `chance`
+    is in [0, 1).
+    """
+    if clean and mode != "always":
+        return Finished(f"{what}; restart policy is {mode}")
+    if mode == "never":
+        return GiveUp(f"{what}; restart policy is never")
+    if not policy.enabled:
+        if clean:
+            return Finished(f"{what}; automatic restart is off (botRecovery.autoRestart)")
+        return GiveUp(f"{what}; automatic restart is off (botRecovery.autoRestart)")
+    attempt = 1 if ran_s >= policy.reset_after_s else attempts + 1
+    if attempt > policy.max_attempts:
+        return GiveUp(f"{what}; gave up after {policy.max_attempts} restarts in a row (autoRestartMaxAttempts)")
+    delay = backoff(policy, attempt, chance)
+    return Again(delay, attempt, f"{what}; restart {attempt} of {policy.max_attempts}")
+
+
+def backoff(policy: RestartPolicy, attempt: int, chance: float) -> float:
+    """Seconds to wait before restart number `attempt` (1, 2, ...) of a row."""
+    delay = policy.delay_s
+    if policy.exponential:
+        # 2 ** 63 is beyond every cap; the bound keeps the power a small number.
+        delay *= 2.0 ** min(attempt - 1, 63)
+    delay = min(delay, policy.max_delay_s)
+    return delay * (1.0 - JITTER * chance)
+
+
+def words_of(exit: Exit) -> str:
+    if exit.cause == "memory":
+        return "ended for its memory"
+    if exit.cause == "unhealthy":
+        return "ended for failing its health checks"
+    return exit.words()

@@ -1,0 +1,23 @@
+"""Named places at which a test may kill this process, as kill -9 would, between any two steps."""
+
+from __future__ import annotations
+
+import os
+
+
+def _parse(text: str) -> tuple[str, int]:
+    name, _, count = text.partition(":")
+    return name, int(count) if count.isdigit() else 1
+
+
+_name, _passes = _parse(os.environ.pop("BOTD_CRASH_AT", ""))
+
+
+def crash_point(name: str) -> None:
+    """Do nothing; or, at the n-th pass of the point in BOTD_CRASH_AT=name[:n], die by SIGKILL."""
+    global _passes
+    if not _name or name != _name:
+        return
+    _passes -= 1
+    if _passes == 0:
+        os.kill(os.getpid(), 9)
