@@ -20,10 +20,11 @@ OUTPUTS = ("table", "wide", "json", "jsonl", "name")
 class Option:
     """One option. `flags` are its spellings, the long one last; `off` is the spelling that denies a flag.
 
-    `many` collects every occurrence in a list. `low` and `high` bound a number, both included.
+    `many` collects every occurrence in a list. `low` and `high` bound a number, both included. `name` is
+    the keyword that the command receives it under, by default the long spelling: `--dry-run` -> `dry_run`.
     """
 
-    __slots__ = ("choices", "default", "flags", "help", "high", "kind", "low", "many", "metavar", "off")
+    __slots__ = ("choices", "default", "flags", "help", "high", "kind", "low", "many", "metavar", "name", "off")
 
     def __init__(
         self,
@@ -37,6 +38,7 @@ class Option:
         many: bool = False,
         low: float | None = None,
         high: float | None = None,
+        name: str | None = None,
     ) -> None:
         self.flags = flags
         self.help = help
@@ -48,11 +50,7 @@ class Option:
         self.many = many
         self.low = low
         self.high = high
-
-    @property
-    def name(self) -> str:
-        """The keyword under which the command receives the value: `--no-autostart` -> `no_autostart`."""
-        return self.flags[-1].lstrip("-").replace("-", "_")
+        self.name = name or flags[-1].lstrip("-").replace("-", "_")
 
     def convert(self, text: str) -> Any:
         """The value that `text` means. Raises ValueError."""
@@ -127,7 +125,7 @@ class Command:
 
 
 GLOBAL = (
-    Option("-o", "--output", choices=OUTPUTS, help="How to print: a table for people, the rest for programs."),
+    Option("-o", "--output", choices=OUTPUTS, metavar="FORMAT", help="table, wide, json, jsonl or name."),
     Option("-q", "--quiet", kind="flag", help="Say nothing on success."),
     Option("--debug", kind="flag", help="Show the traceback of an error."),
     Option("--no-autostart", kind="flag", help="Do not start botd when it does not answer."),

@@ -41,10 +41,9 @@ except ImportError:  # another Python than CPython
     decode = json.loads
     encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
 else:
-    _scan = _json.make_scanner(_Settings)
-    _chunks = _json.make_encoder(
-        None, _refuse, _json.encode_basestring, None, ":", ",", False, False, False
-    )
+    # typeshed wants a scanner where the code wants anything with these attributes.
+    _scan = _json.make_scanner(_Settings)  # type: ignore[arg-type]
+    _chunks = _json.make_encoder(None, _refuse, _json.encode_basestring, None, ":", ",", False, False, False)
 
     def decode(text: str) -> Any:
         """The value of one JSON text. Raises ValueError."""

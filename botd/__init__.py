@@ -1,0 +1,3 @@
+"""botd: the daemon."""
+
+__version__ = "0.1.0"

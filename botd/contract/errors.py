@@ -56,16 +56,20 @@ class BotdError(Exception):
         data = error.get("data")
         if not isinstance(data, dict):
             data = {}
-        kind = data.get("kind")
+        kind, wait = data.get("kind"), data.get("retry_after_s")
         return cls(
-            kind if kind in KINDS else "internal",
+            kind if isinstance(kind, str) and kind in KINDS else "internal",
             str(error.get("message", "an error without a message")),
             hint=str(data.get("hint", "")),
-            exit=data.get("exit") if isinstance(data.get("exit"), int) else Exit.FAILED,
-            code=error.get("code") if isinstance(error.get("code"), int) else None,
-            retry_after_s=data.get("retry_after_s"),
+            exit=data.get("exit") if _is_int(data.get("exit")) else Exit.FAILED,
+            code=error.get("code") if _is_int(error.get("code")) else None,
+            retry_after_s=wait if isinstance(wait, float) or _is_int(wait) else None,
             details=data.get("details") if isinstance(data.get("details"), dict) else None,
         )
+
+
+def _is_int(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
 
 
 def invalid(path: str, reason: str, *, hint: str = "", exit: int = Exit.USAGE) -> BotdError:

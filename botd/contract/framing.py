@@ -113,13 +113,13 @@ def decode(line: bytes) -> Any:
 
 
 def _check_depth(value: Any) -> None:
-    level: list[Any] = [value]
-    for _ in range(DEPTH_MAX + 1):
+    level: list[Any] = [value] if isinstance(value, (dict, list)) else []
+    for _ in range(DEPTH_MAX):
         level = [
             inner
             for outer in level
-            if isinstance(outer, (dict, list))
             for inner in (outer.values() if isinstance(outer, dict) else outer)
+            if isinstance(inner, (dict, list))
         ]
         if not level:
             return

@@ -78,8 +78,9 @@ class _Checker:
     def _object(self, value: dict[str, Any], schema: Schema, path: str) -> dict[str, Any]:
         properties: dict[str, Schema] = schema.get("properties", {})
         others = schema.get("additionalProperties", True)
-        if len(value) > schema.get("maxProperties", 10_000):
-            raise self._fail(path, f"{len(value)} entries, at most {schema['maxProperties']}")
+        most = schema.get("maxProperties", 10_000)
+        if len(value) > most:
+            raise self._fail(path, f"{len(value)} entries, at most {most}")
         for key in schema.get("required", ()):
             if key not in value:
                 raise self._fail(_join(path, key), "is required")
@@ -104,8 +105,9 @@ class _Checker:
     def _array(self, value: list[Any], schema: Schema, path: str) -> list[Any]:
         if len(value) < schema.get("minItems", 0):
             raise self._fail(path, "must not be empty", schema.get("x-hint", ""))
-        if len(value) > schema.get("maxItems", 100_000):
-            raise self._fail(path, f"{len(value)} entries, at most {schema.get('maxItems', 100_000)}")
+        most = schema.get("maxItems", 100_000)
+        if len(value) > most:
+            raise self._fail(path, f"{len(value)} entries, at most {most}")
         items = schema.get("items")
         if items is None:
             return list(value)
@@ -114,8 +116,9 @@ class _Checker:
     def _string(self, value: str, schema: Schema, path: str) -> None:
         if len(value) < schema.get("minLength", 0):
             raise self._fail(path, "must not be empty")
-        if len(value) > schema.get("maxLength", 1 << 20):
-            raise self._fail(path, f"{len(value)} characters, at most {schema['maxLength']}")
+        most = schema.get("maxLength", 1 << 20)
+        if len(value) > most:
+            raise self._fail(path, f"{len(value)} characters, at most {most}")
         if "pattern" in schema and not re.search(schema["pattern"], value):
             raise self._fail(path, f"{_shown(value)} is not allowed", str(schema.get("x-hint", schema["pattern"])))
 

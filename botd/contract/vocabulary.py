@@ -26,6 +26,9 @@ if TYPE_CHECKING:
         "internal",
     ]
     Who = Literal["admin", "user", "viewer", "anyone"]
+else:
+    # Modules that are not in such a hurry import these names plainly; at run time they are just words.
+    Phase = Health = RestartMode = Kind = Who = str
 
 PHASES: tuple[Phase, ...] = ("stopped", "starting", "running", "stopping", "backoff", "failed")
 HEALTH: tuple[Health, ...] = ("healthy", "unhealthy", "unknown", "recovered", "stopped")

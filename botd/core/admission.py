@@ -16,8 +16,11 @@ class Refusal:
     remedy: str
 
 
-def admit_bot(limits: Limits, user: str, of_user: int, in_all: int, adding: int = 1) -> Refusal | None:
-    """May `user`, who has `of_user` of `in_all` bots, get `adding` more?"""
+def admit_bots(
+    limits: Limits, user: str, of_user: int, in_all: int, adding: int = 1, adding_in_all: int | None = None
+) -> Refusal | None:
+    """May `user`, who has `of_user` of `in_all` bots, get `adding` more, of `adding_in_all` asked for at once?"""
+    together = adding if adding_in_all is None else adding_in_all
     if of_user + adding > limits.max_bots_per_user:
         return Refusal(
             "maxBotsPerUser",
@@ -27,12 +30,12 @@ def admit_bot(limits: Limits, user: str, of_user: int, in_all: int, adding: int 
             "a user (resourceManagement.maxBotsPerUser)",
             "delete a bot that is no longer needed, or raise the limit and run: botctl config reload",
         )
-    if limits.max_total_bots is not None and in_all + adding > limits.max_total_bots:
+    if limits.max_total_bots is not None and in_all + together > limits.max_total_bots:
         return Refusal(
             "maxTotalBots",
             limits.max_total_bots,
             in_all,
-            f"there are {in_all} bots in all, {_more(adding)} would pass the limit of {limits.max_total_bots} "
+            f"there are {in_all} bots in all, {_more(together)} would pass the limit of {limits.max_total_bots} "
             "(resourceManagement.maxTotalBots)",
             "delete bots that are no longer needed, or raise the limit and run: botctl config reload",
         )

@@ -185,6 +185,27 @@ class BotState:
     recovery: Recovery = Recovery()
 
 
+@dataclass(frozen=True, slots=True)
+class NewBot:
+    """What `create` needs of a bot; secrets with their values."""
+
+    spec: Spec
+    secrets: Mapping[str, str]
+    port: int | None
+    source: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class ChangedBot:
+    """What `change` needs; `secrets` None keeps those on record, `text` is the line of history."""
+
+    spec: Spec
+    secrets: Mapping[str, str] | None
+    port: int | None
+    source: str | None
+    text: str
+
+
 def signal_name(number: int) -> str:
     try:
         return signal.Signals(number).name

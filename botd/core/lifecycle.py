@@ -56,9 +56,14 @@ from botd.core.events import (
     StopRequested,
 )
 from botd.core.settings import RestartPolicy
+from botd.core.words import spoken
 
 KILL_MARGIN_S = 5.0
 """How long after the grace a life may linger before it is asked for again (the keeper may be away)."""
+
+
+WAITING = "waiting to start: "
+"""How the reason of a bot begins whose start was refused and is tried again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +107,7 @@ def step(state: BotState, event: Event, context: Context) -> Decision:
     if isinstance(event, OF_A_LIFE) and event.generation != state.generation:
         if event.generation > state.generation:
             raise IllegalEvent(f"life {event.generation} was never begun; the last one is {state.generation}")
-        if isinstance(event, Exited):
+        if isinstance(event, (Exited, SpawnFailed)):
             return Decision(state, (Acknowledge(event.generation),))
         return Decision(state)
     if isinstance(event, DeadlinePassed) and (event.deadline != state.deadline or context.now < event.deadline.at):
@@ -117,7 +122,9 @@ def step(state: BotState, event: Event, context: Context) -> Decision:
 
 
 def _spawn(state: BotState, c: Context, *, attempts: int, recovering: bool, reason: str, automatic: bool) -> Decision:
-    counted = recovery.attempted(state.recovery) if recovering else state.recovery
+    # Still recovering without a life: the keeper refused the last one, and that attempt was counted.
+    again = state.recovering
+    counted = recovery.attempted(state.recovery) if recovering and not again else state.recovery
     generation = state.generation + 1
     after = replace(
         state,
@@ -131,7 +138,7 @@ def _spawn(state: BotState, c: Context, *, attempts: int, recovering: bool, reas
         health="unknown",
         health_note="",
         attempts=attempts,
-        restarts=state.restarts + automatic,
+        restarts=state.restarts + (automatic and not again),
         recovering=recovering,
         then="stop",
         cause="",
@@ -152,9 +159,10 @@ def _start(state: BotState, event: Event, c: Context) -> Decision:
 
 def _retry(state: BotState, event: Event, c: Context) -> Decision:
     if c.refusal is not None:
-        reason = f"waiting to start: {c.refusal}"
+        reason = f"{WAITING}{c.refusal}"
         after = replace(state, deadline=Deadline("retry", c.now + restart.REFUSED_RETRY_S), reason=reason)
-        return Decision(after, (Note("refused", reason),) if reason != state.reason else ())
+        # The words carry a figure that changes all the time; one line of history tells of the whole wait.
+        return Decision(after, () if state.reason.startswith(WAITING) else (Note("refused", reason),))
     # A start that was put off (lock busy, reboot) begins no outage and is no recovery.
     recovering = state.outage_at is not None
     return _spawn(state, c, attempts=state.attempts, recovering=recovering, reason=state.reason, automatic=recovering)
@@ -188,13 +196,15 @@ def _spawn_failed(state: BotState, event: Event, c: Context) -> Decision:
     assert isinstance(event, SpawnFailed)
     what = f"cannot start: {event.reason}"
     if event.permanent:
-        return _fail(_down(state, c), what, c)
-    return _by_policy(_down(state, c), what, False, 0.0, c)
+        decided = _fail(_down(state, c), what, c)
+    else:
+        decided = _by_policy(_down(state, c), what, False, 0.0, c)
+    return Decision(decided.state, (Acknowledge(event.generation), *decided.effects))
 
 
 def _spawn_refused(state: BotState, event: Event, c: Context) -> Decision:
     assert isinstance(event, SpawnRefused)
-    reason = f"waiting to start: {event.reason}"
+    reason = f"{WAITING}{event.reason}"
     after = replace(
         state,
         phase="backoff",
@@ -214,7 +224,7 @@ def _exited(state: BotState, event: Event, c: Context) -> Decision:
     after = replace(_down(state, c), last_exit=event.exit)
     ack = Acknowledge(event.generation)
     what = restart.words_of(event.exit)
-    ran = f" after {_spoken(event.exit.ran_s)}" if state.started_at is not None else ""
+    ran = f" after {spoken(event.exit.ran_s)}" if state.started_at is not None else ""
     decided = _by_policy(after, what, event.exit.clean, event.exit.ran_s, c)
     return Decision(decided.state, (ack, Note("exited", f"{what}{ran}"), *decided.effects))
 
@@ -258,7 +268,7 @@ def _by_policy(state: BotState, what: str, clean: bool, ran_s: float, c: Context
             )
             if delay_s <= 0.0 and c.refusal is None:
                 return _retry(after, DeadlinePassed(Deadline("retry", c.now)), c)
-            return Decision(after, (Note("backoff", f"{reason} in {_spoken(delay_s)}"),))
+            return Decision(after, (Note("backoff", f"{reason} in {spoken(delay_s)}"),))
         case restart.GiveUp(reason):
             return _fail(state, reason, c)
         case restart.Finished(reason):
@@ -275,7 +285,7 @@ def _fail(state: BotState, reason: str, c: Context) -> Decision:
 
 def _told_again(state: BotState, event: Event, c: Context) -> Decision:
     """The keeper tells an end until it is acknowledged; this one is on record already."""
-    assert isinstance(event, Exited)
+    assert isinstance(event, (Exited, SpawnFailed))
     return Decision(state, (Acknowledge(event.generation),))
 
 
@@ -365,6 +375,8 @@ def _ended(state: BotState, event: Event, c: Context) -> Decision:
         after = replace(after, last_exit=ended)
         what, ran_s = restart.words_of(ended), ended.ran_s
         effects = (Acknowledge(event.generation), Note("exited", what))
+    elif isinstance(event, SpawnFailed):
+        effects = (Acknowledge(event.generation),)
     match state.then:
         case "stop" | "delete":
             after = replace(after, phase="stopped", wanted=False, recovering=False, cause="", outage_at=None)
@@ -390,6 +402,7 @@ def _unwant(state: BotState, event: Event, c: Context) -> Decision:
         wanted=False,
         since=c.now if state.phase != "stopped" else state.since,
         attempts=0,
+        recovering=False,
         deadline=None,
         reason=event.why if state.phase != "stopped" else state.reason,
         outage_at=None,
@@ -409,7 +422,7 @@ def _time_passed(state: BotState, event: Event, c: Context) -> Decision:
     assert isinstance(event, DeadlinePassed)
     if event.deadline.kind == "reset":
         return Decision(replace(state, attempts=0, deadline=None))
-    return _settle(replace(state, health="unknown" if c.rules.probed else "healthy"), c, by_probe=False)
+    return _settle(state if c.rules.probed else replace(state, health="healthy"), c, by_probe=False)
 
 
 def _settle(state: BotState, c: Context, *, by_probe: bool) -> Decision:
@@ -422,7 +435,7 @@ def _settle(state: BotState, c: Context, *, by_probe: bool) -> Decision:
     if state.recovering and state.outage_at is not None:
         took = max(0.0, (c.now if by_probe else state.started_at) - state.outage_at)
         stats = recovery.succeeded(stats, took)
-        effects = (Note("recovered", f"recovered {_spoken(took)} after it went down"),)
+        effects = (Note("recovered", f"recovered {spoken(took)} after it went down"),)
     after = replace(
         state,
         settled=True,
@@ -509,7 +522,7 @@ _ROWS: dict[type, tuple[Handler | None, ...]] = {
     DeleteRequested:  (_remove,      _delete,        _delete,       _delete_while_stopping,  _remove,      _remove),
     Spawned:          (None,         _spawned,       None,          _spawned,                None,         None),
     Running:          (None,         _running,       None,          _running_while_stopping, None,         None),
-    SpawnFailed:      (None,         _spawn_failed,  None,          _ended,                  None,         None),
+    SpawnFailed:      (_told_again,  _spawn_failed,  None,          _ended,                  _told_again,  _told_again),
     SpawnRefused:     (None,         _spawn_refused, None,          _ended,                  None,         None),
     Exited:           (_told_again,  _exited,        _exited,       _ended,                  _told_again,  _told_again),
     DeadlinePassed:   (None,         None,           _time_passed,  _kill,                   _retry,       None),
@@ -521,13 +534,3 @@ _ROWS: dict[type, tuple[Handler | None, ...]] = {
 TABLE: dict[tuple[Phase, type], Handler | None] = {
     (phase, event): handler for event in EVENTS for phase, handler in zip(PHASES, _ROWS[event], strict=True)
 }
-
-
-def _spoken(seconds: float) -> str:
-    if seconds < 1.0:
-        return f"{seconds * 1000:.0f} ms"
-    if seconds < 120.0:
-        return f"{seconds:.1f} s"
-    minutes, rest = divmod(int(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from dataclasses import dataclass
 
 from botd.contract.vocabulary import RestartMode
@@ -84,3 +85,25 @@ def words_of(exit: Exit) -> str:
     if exit.cause == "unhealthy":
         return "ended for failing its health checks"
     return exit.words()
+
+
+# What trying again by itself cannot mend: the command, the folder or a permission has to change first.
+PERMANENT = frozenset(
+    {
+        errno.ENOENT,
+        errno.EACCES,
+        errno.EPERM,
+        errno.ENOTDIR,
+        errno.EISDIR,
+        errno.ENOEXEC,
+        errno.ELOOP,
+        errno.ENAMETOOLONG,
+        errno.E2BIG,
+        errno.EINVAL,
+    }
+)
+
+
+def is_permanent(error: int) -> bool:
+    """Whether a start that failed with this errno can only be mended by a person."""
+    return error in PERMANENT

@@ -33,7 +33,7 @@ class Cgroup:
         self._folder = path
         self._use_kill = use_kill
 
-    def make(self) -> int:
+    def make(self) -> int | None:
         """Create the folder; a directory descriptor to be born into. OSError EBUSY when somebody lives there."""
         try:
             os.mkdir(self._folder, 0o755)
@@ -104,9 +104,10 @@ class Cgroup:
 
 
 class Tree:
-    """One life's process tree. `known` says which children of the keeper are no strays; `marks` are the life's pipes."""
+    """One life's process tree. `known`: the children of the keeper that are no strays; `marks`: the life's pipes."""
 
     path: str | None = None
+    procs: str | None = None
 
     def __init__(self, known: Container[int], marks: Callable[[], list[int]], child: bool) -> None:
         self._known = known
@@ -142,8 +143,8 @@ class Tree:
         return [p for p in proc.children(os.getpid()) if p not in self._known and not _zombie(p)]
 
     def _bearers(self, main: int) -> list[int]:
-        # An earlier keeper was this bot's ancestor, so its orphans went elsewhere. They still bear the marks of the bot:
-        # its session, or one of its pipes.
+        # An earlier keeper was this bot's ancestor, so its orphans went elsewhere. They still bear the marks of the
+        # bot: its session, or one of its pipes.
         mine, inodes = os.getpid(), self._marks()
         found = []
         for pid in proc.pids():
@@ -186,12 +187,14 @@ class Cages:
         """The cage of a life that an earlier keeper started."""
         return Cgroup(path, self.use_kill) if path else Tree(self._known, marks, child=False)
 
-    def leftovers(self, wanted: Container[str]) -> list[Cgroup]:
-        """Cgroups of lives that nobody knows any more."""
-        if self.base is None:
-            return []
-        found = [f"{self.base}/{name}" for name in os.listdir(self.base)]
-        return [Cgroup(path, self.use_kill) for path in found if os.path.isdir(path) and path not in wanted]
+    def leftovers(self, wanted: Container[str]) -> list[tuple[str, Cgroup]]:
+        """(id, cgroup) of lives that nobody knows any more."""
+        found = []
+        for name in os.listdir(self.base) if self.base is not None else ():
+            path = f"{self.base}/{name}"
+            if os.path.isdir(path) and path not in wanted:
+                found.append((name.rpartition("+")[0].replace("+", "/"), Cgroup(path, self.use_kill)))
+        return found
 
     def close(self) -> None:
         if self.base is not None:

@@ -1,7 +1,8 @@
 """What the keeper must not forget when it is killed: an append-only file of small checked lines.
 
 A line is eight hex digits of CRC-32, a space, one JSON object, a newline; it is written with one write(2). Nothing is
-synced: the page cache outlives kill -9, and a power cut ends the bots too. A torn or damaged line is skipped and counted.
+synced: the page cache outlives kill -9, and a power cut ends the bots too. A torn or damaged line is skipped and
+counted.
 
 Records ("rec"), each with id and gen:
     START  a child exists and waits at its gate (pid, start_ticks, inode, boot, out, err, cgroup, log, lock)

@@ -143,9 +143,7 @@ def _fork_into(cgroup: int) -> tuple[int, int]:
     return pid, _pidfd_slot.value
 
 
-def _child(
-    command: Command, lock: int, wait: int, release: int, report: int, out: int, err: int
-) -> NoReturn:
+def _child(command: Command, lock: int, wait: int, release: int, report: int, out: int, err: int) -> NoReturn:
     """The child's whole life before exec. It never returns and never raises."""
     step = "gate"
     status = STEP_FAILED

@@ -1,8 +1,8 @@
 """JSON, sockets and signals without their Python halves.
 
 The keeper is small and back in a few milliseconds after a crash, so it does not import `json`, `socket` and
-`signal`: they bring `re` and `enum` along (12 ms, 1.3 MB of private memory). This is the only module that reaches for the
-C halves below them; everything else in the package imports the names from here.
+`signal`: they bring `re` and `enum` along (12 ms, 1.3 MB of private memory). This module reaches for the C halves below
+them (and wire.py for `_socket`); the rest of the package imports the names from here.
 """
 
 from __future__ import annotations
@@ -87,9 +87,7 @@ class _Grammar:
 def _codec() -> tuple[Callable[[Any], str], Callable[[str], Any]]:
     import _json
 
-    encoder = _json.make_encoder(
-        None, _refuse, _json.encode_basestring_ascii, None, ":", ",", False, False, False
-    )
+    encoder = _json.make_encoder(None, _refuse, _json.encode_basestring_ascii, None, ":", ",", False, False, False)
     scanner = _json.make_scanner(_Grammar)  # type: ignore[arg-type]  # duck-typed, as the stub itself notes
 
     def dumps(obj: Any) -> str:

@@ -28,6 +28,7 @@ class Switches:
 
     pidfd_info = True
     unique_inodes = True
+    zombie_stat = True
 
 
 def boot_id() -> str:
@@ -103,7 +104,7 @@ def exit_from_pidfd(pidfd: int) -> int | None:
 
 def exit_from_zombie(pid: int, ticks: int) -> int | None:
     """The raw wait status of a zombie that its parent has not reaped; None when it is none or we may not see it."""
-    if not Switches.pidfd_info:
+    if not Switches.zombie_stat:
         return None
     fields = stat(pid)
     if not fields or fields[0] != b"Z" or int(fields[19]) != ticks:

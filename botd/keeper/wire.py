@@ -57,7 +57,7 @@ def listener(path: str) -> Socket:
 
 def accept(sock: Socket) -> Socket:
     """The next connection, non-blocking; BlockingIOError when there is none, PermissionError for a stranger."""
-    fd, _address = sock._accept()
+    fd, _address = sock._accept()  # type: ignore[attr-defined,unused-ignore]  # what socket.accept calls, too
     peer = _socket.socket(fileno=fd)
     os.set_inheritable(fd, False)
     peer.setblocking(False)
@@ -70,14 +70,16 @@ def accept(sock: Socket) -> Socket:
 
 
 def connect(path: str) -> Socket:
-    """A non-blocking connection to the keeper at `path`; OSError when nobody listens, PermissionError for a stranger."""
-    sock = _socket.socket(_socket.AF_UNIX, _socket.SOCK_SEQPACKET | _socket.SOCK_CLOEXEC)
+    """A non-blocking connection to the keeper at `path`.
+
+    OSError when nobody listens, BlockingIOError when too many wait at the door, PermissionError for a stranger's.
+    """
+    sock = _socket.socket(_socket.AF_UNIX, _socket.SOCK_SEQPACKET | _socket.SOCK_CLOEXEC | _socket.SOCK_NONBLOCK)
     try:
         sock.connect(path)
         _pid, uid = peer_of(sock)
         if uid not in (0, os.geteuid()):
             raise PermissionError(errno.EPERM, f"the keeper's socket belongs to uid {uid}")
-        sock.setblocking(False)
         _grow(sock)
     except OSError:
         sock.close()
@@ -131,14 +133,15 @@ def send(sock: Socket, message: Message, fds: Sequence[int] = ()) -> None:
 def receive(sock: Socket, buffer: bytearray) -> tuple[Message, list[int]] | None:
     """The next message and its descriptors (the caller's to close); None at the end of the connection.
 
-    `buffer` has PACKET_LIMIT bytes and is scratch space. Raises BlockingIOError when there is nothing, WireError for a
-    packet that is not a message (its descriptors are closed), OSError for a broken connection.
+    `buffer` has PACKET_LIMIT bytes and is scratch space. When this process has no room for the descriptors, the message
+    comes without them and with "fds_lost": true. Raises BlockingIOError when there is nothing, WireError for a packet
+    that is not a message (its descriptors are closed), OSError for a broken connection.
     """
     size, ancillary, flags, _address = sock.recvmsg_into([buffer], _ANCILLARY, _FLAGS)
     fds = _descriptors(ancillary)
     try:
-        if flags & (_socket.MSG_CTRUNC | _socket.MSG_TRUNC):
-            raise WireError("a truncated packet")
+        if flags & _socket.MSG_TRUNC:
+            raise WireError(f"a packet of more than {PACKET_LIMIT} bytes")
         if size == 0:
             if fds:
                 raise WireError("an empty packet with descriptors")
@@ -146,6 +149,10 @@ def receive(sock: Socket, buffer: bytearray) -> tuple[Message, list[int]] | None
         message = decode(memoryview(buffer)[:size])
         if message["op"] == "memfd":
             message = _from_memfd(fds)
+        if flags & _socket.MSG_CTRUNC:
+            close_all(fds)
+            fds = []
+            message["fds_lost"] = True
     except WireError:
         close_all(fds)
         raise

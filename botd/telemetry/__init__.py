@@ -1,0 +1,1 @@
+"""Figures: what bots use, how long things take."""

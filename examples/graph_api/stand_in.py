@@ -60,12 +60,10 @@ class GraphStandIn:
     that are valid; None means that any is.
     """
 
-    def __init__(
-        self, port: int = 0, record: str | None = None, tokens: Collection[str] | None = None
-    ) -> None:
+    def __init__(self, port: int = 0, record: str | None = None, tokens: Collection[str] | None = None) -> None:
         self._server = _Server(("127.0.0.1", port), _Handler)
         self._server.graph = self
-        self._thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.05})
+        self._thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.02})
         self._tokens = tokens
         self._record: TextIO | None = open(record, "a", encoding="utf-8") if record else None  # noqa: SIM115
         self._changed = threading.Condition()
@@ -104,17 +102,13 @@ class GraphStandIn:
         with self._changed:
             self._fail.extend([status] * n)
 
-    def replies(
-        self, recipient: str | None = None, after: int = 0, timeout: float = 0
-    ) -> list[dict[str, Any]]:
+    def replies(self, recipient: str | None = None, after: int = 0, timeout: float = 0) -> list[dict[str, Any]]:
         """Replies numbered above `after`, to one recipient or all; waits up to `timeout` s for the first."""
         deadline = time.monotonic() + min(timeout, LONGEST_WAIT_S)
         with self._changed:
             while True:
                 found = [
-                    reply
-                    for reply in self._kept
-                    if reply["n"] > after and recipient in (None, reply["recipient"])
+                    reply for reply in self._kept if reply["n"] > after and recipient in (None, reply["recipient"])
                 ]
                 left = deadline - time.monotonic()
                 if found or left <= 0:
@@ -177,9 +171,7 @@ class _Server(ThreadingHTTPServer):
     graph: GraphStandIn
 
     def handle_error(self, *request: Any) -> None:
-        if not isinstance(
-            sys.exception(), OSError
-        ):  # a bot that is killed in the middle of a call is no news
+        if not isinstance(sys.exception(), OSError):  # a bot that is killed in the middle of a call is no news
             super().handle_error(*request)
 
 

@@ -48,7 +48,7 @@ WORKERS = 4
 WAITING_LIMIT = 1000
 SEND_ATTEMPTS = 4
 SEND_TIMEOUT_S = 10
-BACKOFF_S = 0.25
+BACKOFF_S = 0.2
 DRAIN_S = 8  # below the supervisor's usual ten seconds of grace
 TEXT_LIMIT = 2000  # of the Send API, in characters
 ID_LIMIT = 256
@@ -249,9 +249,7 @@ def compose(incoming: Incoming, prefix: str, state: State) -> tuple[str, str]:
                 state.remember(incoming.sender, text[:TEXT_LIMIT])
                 return "remember", "I will remember that."
             case "recall", _:
-                return "recall", state.recall(
-                    incoming.sender
-                ) or "You have not asked me to remember anything."
+                return "recall", state.recall(incoming.sender) or "You have not asked me to remember anything."
     if incoming.kind == "postback":
         return "postback", f"You chose {incoming.text}."[:TEXT_LIMIT]
     return "echo", incoming.text[:TEXT_LIMIT] or "You said nothing."
@@ -285,9 +283,7 @@ class SendApi:
     def __init__(self, settings: Settings) -> None:
         base = urlsplit(settings.graph_api_base)
         self._host = base.netloc
-        self._connection = (
-            http.client.HTTPSConnection if base.scheme == "https" else http.client.HTTPConnection
-        )
+        self._connection = http.client.HTTPSConnection if base.scheme == "https" else http.client.HTTPConnection
         token = quote(settings.page_access_token, safe="")
         self._target = f"{base.path}/{settings.graph_api_version}/me/messages?access_token={token}"
 
@@ -374,21 +370,25 @@ class Bot:
 
     def _work(self, inbox: queue.Queue[Incoming | None]) -> None:
         while (incoming := inbox.get()) is not None:
-            started = time.monotonic()
-            command, reply = compose(incoming, self.settings.prefix, self.state)
             try:
-                self.state.save()
-            except OSError as error:
-                log("state_not_saved", error=error.strerror)  # a full disk is no reason to fall silent
-            outcome: dict[str, object]
-            try:
-                outcome = {"reply": "sent", "attempts": self._api.send(incoming.sender, reply)}
-            except SendFailed as error:
-                outcome = {"reply": "failed", "attempts": error.attempts, "error": str(error)}
-            took_ms = round((time.monotonic() - started) * 1000)
-            log(
-                incoming.kind, sender=incoming.sender, mid=incoming.id, command=command, **outcome, ms=took_ms
-            )
+                self._handle(incoming)
+            except Exception as error:  # noqa: BLE001 - one message must not end the worker and silence the rest
+                log("error", error=type(error).__name__)
+
+    def _handle(self, incoming: Incoming) -> None:
+        started = time.monotonic()
+        command, reply = compose(incoming, self.settings.prefix, self.state)
+        try:
+            self.state.save()
+        except OSError as error:
+            log("state_not_saved", error=error.strerror)  # a full disk is no reason to fall silent
+        outcome: dict[str, object]
+        try:
+            outcome = {"reply": "sent", "attempts": self._api.send(incoming.sender, reply)}
+        except SendFailed as error:
+            outcome = {"reply": "failed", "attempts": error.attempts, "error": str(error)}
+        took_ms = round((time.monotonic() - started) * 1000)
+        log(incoming.kind, sender=incoming.sender, mid=incoming.id, command=command, **outcome, ms=took_ms)
 
 
 # -- the webhook -------------------------------------------------------------------------------------------

@@ -133,7 +133,7 @@ def test_hang_does_not_answer_to_sigterm(bot):
 
 
 def test_what_fork_leaves_behind(bot, tmp_path):
-    process = bot("lock + fork stubborn")
+    process = bot("fork stubborn")
     pids = eventually(lambda: pids_in(tmp_path))
     assert list(pids) == ["main", "child", "setsid", "daemon", "env-i"]
     assert pids["main"] == process.pid
@@ -142,14 +142,20 @@ def test_what_fork_leaves_behind(bot, tmp_path):
     assert os.getpgid(pids["daemon"]) != pids["daemon"], "a double-forked daemon leads no session"
     eventually(lambda: os.readlink(f"/proc/{pids['env-i']}/exe").endswith(("sleep", "busybox", "coreutils")))
     assert Path(f"/proc/{pids['env-i']}/environ").read_bytes() == b""
-    process.kill()
-    process.wait()
-    # They live on, and the witness tells on them: as long as one is left, another life is one too many.
-    for kind in ("child", "setsid", "daemon", "env-i"):
-        assert bot("lock").wait(20) == 99
-        os.kill(pids[kind], signal.SIGTERM)
-        assert bot("lock").wait(20) == 99
-        os.kill(pids[kind], signal.SIGKILL)
+
+
+@pytest.mark.parametrize("last", ["main", "child", "setsid", "daemon", "env-i"])
+def test_the_witness_tells_on_whoever_is_left(bot, tmp_path, last):
+    process = bot("lock + fork stubborn")
+    pids = eventually(lambda: pids_in(tmp_path))
+    for kind, pid in pids.items():
+        if kind != last:
+            os.kill(pid, signal.SIGKILL)
+    if last != "main":
+        process.wait(20)
+        os.kill(pids[last], signal.SIGTERM)
+    assert bot("lock").wait(20) == 99
+    os.kill(pids[last], signal.SIGKILL)
     eventually(lambda: bot("lock + crash 0").wait(20) == 0)
 
 

@@ -15,7 +15,7 @@ def graph():
 
 @pytest.fixture(params=COMMANDS)
 def start(request, graph, tmp_path):
-    """`start(PREFIX="?")` starts the bot with this setting changed (None: left out), and waits until it is up.
+    """`start(PREFIX="?")` starts the bot so changed (None: left out) and waits until it is up.
 
     `start(wait=False)` does not wait. Every life in one test has the same PORT and BOT_DATA (`start.data`).
     """

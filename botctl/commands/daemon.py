@@ -1,0 +1,206 @@
+"""daemon start, stop, status, logs: botd itself."""
+
+from __future__ import annotations
+
+import os
+import time
+
+from botctl.commands.actions import GRACE_S, TIMEOUT
+from botctl.options import Command, Option
+from botctl.render.documents import document, printed
+from botctl.render.panel import part, warnings
+from botctl.render.phases import symbol
+from botctl.render.table import pairs
+from botctl.render.terminal import BOLD, GREEN, clean
+from botctl.render.units import duration, number, plural
+from botd.contract.errors import BotdError
+from botd.contract.vocabulary import Exit
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from botctl.invocation import Invocation
+    from botctl.render.table import Cell
+    from botctl.render.terminal import Terminal
+
+_TAIL_MAX = 4 << 20
+_POLL_S = 0.25
+
+
+def start(invocation: Invocation, *, config: str | None) -> int:
+    try:
+        result = invocation.call("daemon.status", autostart=False)
+        started = False
+    except BotdError as error:
+        if error.kind != "unavailable":
+            raise
+        result = _started(invocation, config)
+        started = True
+    if not printed(invocation, {**result, "started": started}, key="pid") and not invocation.quiet:
+        out = invocation.out
+        mark = out.paint(out.pick("✔", "+"), GREEN) if started else "="
+        out.line(f"{mark} botd {'started' if started else 'already running'} (pid {result.get('pid')})")
+        warnings(invocation.err, result.get("warnings"))
+    return Exit.OK
+
+
+def _started(invocation: Invocation, config: str | None) -> dict[str, Any]:
+    from botctl.autostart import start_daemon
+
+    invocation.paths.check_socket()
+    reason = start_daemon(os.path.abspath(config) if config else None)
+    try:
+        return invocation.call("daemon.status", autostart=False)
+    except BotdError as error:
+        why = reason or error.message
+        raise BotdError("unavailable", f"botd could not be started: {why}", hint="botctl doctor") from None
+
+
+def stop(invocation: Invocation, *, bots: bool, timeout: float) -> int:
+    try:
+        invocation.client(autostart=False)
+    except BotdError as error:
+        if error.kind != "unavailable":
+            raise
+        if not invocation.quiet and invocation.for_people:
+            invocation.out.line("= botd is not running")
+        elif invocation.output == "json":
+            document(invocation.out, {"stopped": False})
+        return Exit.OK
+    if bots:
+        invocation.confirm("Stop every bot and botd?")
+    params = {"bots": bots, "timeout_s": timeout}
+    result = invocation.call("daemon.shutdown", params, timeout=timeout + GRACE_S, autostart=False)
+    left = result.get("bots_left")
+    if not printed(invocation, {**result, "stopped": True}, key="pid") and not invocation.quiet:
+        out = invocation.out
+        running = f"; {plural(left, 'bot')} left running" if isinstance(left, int) and left else ""
+        out.line(f"{out.paint(out.pick('✔', '+'), GREEN)} botd stopped{running}")
+    return Exit.OK
+
+
+def status(invocation: Invocation) -> int:
+    try:
+        result = invocation.call("daemon.status", autostart=False)
+    except BotdError as error:
+        if error.kind != "unavailable":
+            raise
+        raise BotdError(
+            "unavailable",
+            f"botd is not running; its home is {invocation.paths.home}",
+            hint="botctl daemon start",
+        ) from None
+    if not printed(invocation, result, key="pid"):
+        _show(invocation.out, result)
+    return Exit.OK
+
+
+def _show(out: Terminal, daemon: dict[str, Any]) -> None:
+    keeper, bots = part(daemon, "keeper"), part(daemon, "bots")
+    head = f"{out.paint(symbol(out, 'running'), GREEN)} {out.paint('botd', BOLD)}"
+    out.line(f"{head} - running for {duration(daemon.get('uptime_s'))}")
+    connected = "" if keeper.get("connected", True) else ", NOT CONNECTED"
+    version = f"{daemon.get('version')} (protocol {daemon.get('protocol')})"
+    facts: list[tuple[str, Cell]] = [
+        ("PID", _text(daemon.get("pid"))),
+        ("Version", version if daemon.get("version") else ""),
+        ("User", _user(daemon.get("user"))),
+        ("Home", _text(daemon.get("home"))),
+        ("Socket", _text(daemon.get("socket"))),
+        ("Config", _source(daemon.get("config"))),
+        ("Keeper", f"pid {keeper['pid']}{connected}" if keeper.get("pid") else ""),
+        ("Containment", _text(keeper.get("containment"))),
+        ("Bots", f"{number(bots.get('running'))} of {number(bots.get('total'))} running" if bots else ""),
+        ("Open files", _text(part(daemon, "limits").get("nofile"))),
+    ]
+    pairs(out, facts, indent=2)
+    warnings(out, daemon.get("warnings"))
+
+
+def _user(user: object) -> str:
+    return f"uid {user.get('uid')}" if isinstance(user, dict) else _text(user)
+
+
+def _source(config: object) -> str:
+    return _text(config.get("source") if isinstance(config, dict) else config)
+
+
+def _text(value: object) -> str:
+    return "" if value is None else clean(str(value))
+
+
+def logs(invocation: Invocation, *, lines: int, follow: bool) -> int:
+    """The daemon's own log, read from its file: also of a daemon that does not answer."""
+    path = invocation.paths.daemon_log
+    try:
+        # Follows beyond this call; _follow may put another file in its place.
+        file = open(path, "rb")  # noqa: SIM115
+    except FileNotFoundError:
+        raise BotdError("not_found", f"there is no log at {path}", hint="botctl daemon start") from None
+    except OSError as error:
+        raise BotdError("denied", f"cannot read {path}: {error.strerror}", hint="run it as the owner") from None
+    with file:
+        file.seek(max(0, os.fstat(file.fileno()).st_size - _TAIL_MAX))
+        tail = file.read().splitlines(keepends=True)
+        _write(invocation.out, b"".join(tail[-lines:] if lines else []))
+        if follow:
+            _follow(invocation.out, file, path)
+    return Exit.OK
+
+
+def _write(out: Terminal, data: bytes) -> None:
+    text = data.decode("utf-8", "replace")
+    if out.is_tty:
+        text = "".join(clean(line) + "\n" for line in text.splitlines())
+    out.write(text)
+    out.flush()
+
+
+def _follow(out: Terminal, file: Any, path: str) -> None:
+    """Print what is added, and go on with the new file after a rotation."""
+    while True:
+        data = file.readline()
+        if data:
+            _write(out, data)
+            continue
+        try:
+            now = os.stat(path)
+        except OSError:
+            now = None
+        if now is not None and now.st_ino != os.fstat(file.fileno()).st_ino:
+            file.close()
+            file = open(path, "rb")  # noqa: SIM115
+        elif now is not None and now.st_size < file.tell():
+            file.seek(0)
+        else:
+            time.sleep(_POLL_S)
+
+
+COMMANDS = (
+    Command(
+        "daemon start",
+        start,
+        "Start botd in the background and wait until it answers.",
+        Option("--config", metavar="FILE", help="The configuration file."),
+        examples=(("botctl daemon start --config bot_config.json", "with a configuration of its own"),),
+        changes=True,
+    ),
+    Command(
+        "daemon stop",
+        stop,
+        "Stop botd. Bots run on, and the next botd takes them over.",
+        Option("--bots", kind="flag", help="Stop every bot too. Asks first."),
+        TIMEOUT,
+        examples=(("botctl daemon stop --bots --yes", "nothing runs afterwards"),),
+        changes=True,
+    ),
+    Command("daemon status", status, "Show botd: its process, its paths, what it warns about."),
+    Command(
+        "daemon logs",
+        logs,
+        "Show botd's own log.",
+        Option("-n", "--lines", kind="whole", default=100, low=0, high=100_000, metavar="N", help="The last N lines."),
+        Option("-f", "--follow", kind="flag", help="Keep showing new lines until interrupted."),
+    ),
+)

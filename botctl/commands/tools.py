@@ -1,0 +1,55 @@
+"""version and demo."""
+
+from __future__ import annotations
+
+from botctl.options import Command
+from botctl.render.documents import printed
+from botd.contract import PROTOCOL
+from botd.contract.errors import BotdError
+from botd.contract.vocabulary import Exit
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from botctl.invocation import Invocation
+
+
+def own_version() -> str:
+    """The version of the installed distribution."""
+    from importlib.metadata import PackageNotFoundError, version
+
+    try:
+        return version("botd")
+    except PackageNotFoundError:
+        return "unknown (not installed)"
+
+
+def version(invocation: Invocation) -> int:
+    own = {"botctl": own_version(), "protocol": PROTOCOL}
+    try:
+        daemon = invocation.call("daemon.version", autostart=False)
+    except BotdError:
+        # Also the version of a machine without a running daemon can be asked for.
+        daemon = {}
+    told = {key: value for key, value in daemon.items() if key != "schema"}
+    if not printed(invocation, {**own, "daemon": told or None}, key="botctl"):
+        invocation.out.line(f"botctl {own['botctl']}")
+        running = ", ".join(f"{key} {value}" for key, value in told.items())
+        invocation.out.line(f"botd   {running or 'not running'}")
+    return Exit.OK
+
+
+def demo(invocation: Invocation) -> int:
+    from botctl.commands.demo import run
+
+    status: int = run(invocation)
+    return status
+
+
+COMMANDS = (
+    Command("version", version, "Print the versions of botctl and of the running botd."),
+    Command(
+        "demo",
+        demo,
+        "Show what this does, on twelve real Messenger bots in a private fleet that leaves nothing behind.",
+    ),
+)

@@ -1,0 +1,396 @@
+"""The wiring: everything is built here, started in order, reloaded, and ended in the reverse order."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import random
+import resource
+import signal
+import sys
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from botd import __version__
+from botd.config import Source, changes, load_in_child, locate
+from botd.contract.errors import BotdError
+from botd.contract.paths import Paths
+from botd.core import admission
+from botd.core.admission import Refusal
+from botd.core.events import Event, Rebooted, StopRequested
+from botd.core.fleet import Bot, Fleet, rules_of
+from botd.core.settings import Settings
+from botd.engine import Engine
+from botd.executor import Executor, check_startable
+from botd.keeper.client import KeeperBusy, KeeperClient, KeeperError
+from botd.server.dispatch import Dispatcher
+from botd.server.handlers import HANDLERS
+from botd.server.listener import Listener, open_to
+from botd.server.services import KeeperView, Services
+from botd.state.store import Store
+from botd.storage import folders
+from botd.system import lock
+from botd.system.clock import Clock
+from botd.system.machine import Machine
+from botd.system.ports import choose_port
+from botd.telemetry.latency import Latencies
+from botd.telemetry.monitor import Monitor
+
+log = logging.getLogger("botd")
+
+KEEPER_RETRY_S = (0.0, 0.05, 0.2, 1.0, 5.0)
+"""How long to wait before each attempt to get a keeper again; the last one goes on for ever."""
+
+MEMORY_FRESH_S = 0.5
+"""For how long a reading of the machine's memory admits or refuses starts."""
+
+
+class Daemon:
+    """One botd. `run` returns when it was asked to end; bots run on under the keeper."""
+
+    def __init__(self, paths: Paths, environ: Mapping[str, str], config: str | None, *, respawn: bool) -> None:
+        self.paths = paths
+        self._environ = environ
+        self._source: Source = locate(environ, paths, config)
+        self._clock = Clock()
+        self._machine = Machine()
+        self._fleet = Fleet()
+        self._latencies = Latencies()
+        self._ending: asyncio.Event
+        self._memory_checked: tuple[float, float] = (-1.0, 0.0)
+        self._tasks: set[asyncio.Task[Any]] = set()
+        self._leaving = False
+        self.source = self._source.path
+        self.loaded_at_wall = 0.0
+        self.last_error = ""
+        self._keeper = KeeperClient(
+            paths.home,
+            on_messages=lambda messages: self._executor.heard(messages),
+            on_lost=self._keeper_lost,
+            respawn=_respawn(environ, config) if respawn else None,
+            containment=environ.get("BOTD_CONTAINMENT", "auto"),
+        )
+        self._store: Store
+        self._engine: Engine
+        self._executor: Executor
+        self._monitor: Monitor
+        self._listener: Listener
+
+    async def run(self, ready: Callable[[], None]) -> None:
+        """Start, call `ready`, serve until asked to end. Raises BotdError when it cannot start."""
+        self._ending = asyncio.Event()
+        folders.prepare_home(self.paths)
+        held = lock.acquire(self.paths, self._clock)
+        try:
+            await self._start()
+            try:
+                ready()
+                log.info("botd %s serves %s with %d bots", __version__, self.paths.socket, len(self._fleet))
+                await self._ending.wait()
+            finally:
+                await self._stop()
+        finally:
+            held.release()
+
+    # --- start --------------------------------------------------------------------------------------
+
+    async def _start(self) -> None:
+        began = self._clock.boottime()
+        _raise_descriptor_limit()
+        settings = await self._first_settings()
+        self._store = Store.open(self.paths.database)
+        self._engine = Engine(
+            fleet=self._fleet,
+            store=self._store,
+            clock=self._clock,
+            boot_id=self._clock.boot_id(),
+            chance=random.random,
+            settings=settings,
+            may_start=self._may_start,
+        )
+        self._executor = Executor(
+            fleet=self._fleet,
+            store=self._store,
+            keeper=self._keeper,
+            paths=self.paths,
+            clock=self._clock,
+            environ=self._environ,
+            settings=lambda: self._engine.settings,
+            report=self._engine.happened,
+        )
+        self._monitor = Monitor(
+            fleet=self._fleet,
+            clock=self._clock,
+            chance=random.random,
+            settings=lambda: self._engine.settings,
+            latencies=self._latencies,
+            report=self._engine.happened,
+        )
+        self._engine.performer = self._executor
+        self._engine.on_change.append(self._monitor.changed)
+        rebooted = self._load()
+        try:
+            states = await self._keeper.connect_or_start()
+        except KeeperError as error:
+            raise BotdError("unavailable", f"no keeper: {error}", hint=f"see {self.paths.run}/keeper.log") from None
+        self._engine.happened([(bot_id, Rebooted()) for bot_id in rebooted])
+        self._engine.happened(self._executor.reconcile(states))
+        for bot in self._fleet:
+            self._monitor.adopt(bot)
+        self._monitor.start()
+        self._engine.start()
+        self._listener = Listener(self.paths.socket, settings.security.socket_access, self._dispatcher(began))
+        await self._listener.open()
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._ending.set)
+        loop.add_signal_handler(signal.SIGHUP, lambda: self._spawn_task(self._reload_logged()))
+        self._spawn_task(self._clean_up_regularly())
+        self._engine.note(
+            None, "daemon", f"botd {__version__} started (pid {os.getpid()}) with {len(self._fleet)} bots"
+        )
+
+    async def _first_settings(self) -> Settings:
+        settings = await load_in_child(self._source.path, required=self._source.required)
+        self.loaded_at_wall = self._clock.wall()
+        self.source = self._source.path if self._source.found else "the shipped defaults"
+        logging.getLogger().setLevel(settings.monitoring.log_level.upper())
+        return settings
+
+    def _load(self) -> list[str]:
+        """Every bot on record into the fleet; the ids of those whose state is of another boot."""
+        boot_id = self._clock.boot_id()
+        rebooted = []
+        for stored in self._store.load():
+            self._fleet.add(
+                Bot(
+                    stored.spec, stored.state, rules_of(stored.spec), stored.created_at_wall, stored.port, stored.source
+                )
+            )
+            if stored.boot_id not in ("", boot_id):
+                rebooted.append(stored.spec.id)
+        return rebooted
+
+    def _dispatcher(self, began: float) -> Dispatcher:
+        services = Services(
+            engine=self._engine,
+            store=self._store,
+            monitor=self._monitor,
+            clock=self._clock,
+            paths=self.paths,
+            config=self,
+            check_startable=check_startable,
+            choose_port=self._choose_port,
+            machine=self._machine,
+            keeper=self._keeper_view,
+            shut_down=self._shut_down,
+            version=__version__,
+            started_at=began,
+            latencies=self._latencies,
+            warnings=self._warnings,
+        )
+        return Dispatcher(services, HANDLERS)
+
+    # --- what the parts ask of the whole --------------------------------------------------------------
+
+    def _may_start(self) -> Refusal | None:
+        now = self._clock.boottime()
+        checked_at, percent = self._memory_checked
+        if now - checked_at > MEMORY_FRESH_S:
+            percent = self._machine.memory_percent()
+            self._memory_checked = (now, percent)
+        return admission.admit_start(self._engine.settings.limits, percent)
+
+    def _choose_port(self) -> int:
+        limits = self._engine.settings.limits
+        taken = {bot.port for bot in self._fleet if bot.port is not None}
+        return choose_port(limits.port_first, limits.port_last, taken)
+
+    def _keeper_view(self) -> KeeperView:
+        hello = self._keeper.hello
+        return {
+            "pid": hello.get("pid"),
+            "connected": self._keeper.connected,
+            "containment": hello.get("containment", "unknown"),
+            "respawns": hello.get("respawns", 0),
+            "features": hello.get("features", {}),
+        }
+
+    def _warnings(self) -> list[dict[str, str]]:
+        out = []
+        if os.geteuid() == 0 and self._engine.settings.security.isolation == "none":
+            out.append(
+                {
+                    "text": "botd runs as root and so do the bots (security.isolation is none)",
+                    "remedy": "run botd as a user of its own",
+                }
+            )
+        if not self._keeper.connected:
+            out.append({"text": "the keeper is away; bots run on", "remedy": f"see {self.paths.run}/keeper.log"})
+        if self._engine.deferred:
+            text = f"{self._engine.deferred} events wait for the database, which cannot be written"
+            out.append({"text": text, "remedy": f"free space on the file system of {self.paths.home}"})
+        if self.last_error:
+            out.append(
+                {"text": f"the configuration was not reloaded: {self.last_error}", "remedy": "botctl config check"}
+            )
+        return out
+
+    # --- configuration --------------------------------------------------------------------------------
+
+    async def reload(self) -> dict[str, Any]:
+        """Read the configuration again. On any error the one in force stays, and the error is told."""
+        try:
+            settings = await load_in_child(self._source.path, required=self._source.required)
+            before = self._engine.settings
+            if settings.security.socket_access != before.security.socket_access:
+                open_to(self.paths.socket, settings.security.socket_access)
+        except BotdError as error:
+            self.last_error = error.message
+            raise
+        self.last_error = ""
+        self._engine.settings = settings
+        self.loaded_at_wall = self._clock.wall()
+        self.source = self._source.path if self._source.found else "the shipped defaults"
+        logging.getLogger().setLevel(settings.monitoring.log_level.upper())
+        changed = changes(before, settings)
+        if settings.monitoring != before.monitoring:
+            self._monitor.settings_changed()
+        if settings.output != before.output:
+            self._executor.output_changed()
+        if changed:
+            words = ", ".join(f"{change.key}: {change.before} -> {change.after}" for change in changed)
+            self._engine.note(None, "config", f"configuration reloaded: {words}")
+        return {"source": self.source, "changes": [change._asdict() for change in changed]}
+
+    async def _reload_logged(self) -> None:
+        try:
+            await self.reload()
+        except BotdError as error:
+            log.error("the configuration was not reloaded: %s", error.message)
+
+    # --- the keeper goes and comes ----------------------------------------------------------------------
+
+    def _keeper_lost(self) -> None:
+        if not self._leaving:
+            log.warning("the keeper is gone; bots run on; getting a new one")
+            self._spawn_task(self._regain_keeper())
+
+    async def _regain_keeper(self) -> None:
+        attempt = 0
+        while not self._leaving:
+            await asyncio.sleep(KEEPER_RETRY_S[min(attempt, len(KEEPER_RETRY_S) - 1)])
+            attempt += 1
+            try:
+                states = await self._keeper.reconnect()
+                self._engine.happened(self._executor.reconcile(states))
+            except KeeperError as error:
+                log.error("no keeper yet: %s", error)
+                continue
+            self._engine.note(None, "keeper", f"connected to the keeper again (pid {self._keeper.hello.get('pid')})")
+            return
+
+    # --- regular work -----------------------------------------------------------------------------------
+
+    async def _clean_up_regularly(self) -> None:
+        """Run-time rubbish, old history, the database's log. What a person wrote only goes when it was asked for."""
+        while True:
+            cleaning = self._engine.settings.cleaning
+            await asyncio.sleep(cleaning.cleanup_interval_s or 3600.0)
+            if not cleaning.cleanup_interval_s:
+                continue
+            try:
+                await asyncio.to_thread(self._clean_files, cleaning)
+                self._store.prune(requests_before_wall=self._clock.wall() - 3600)
+                self._store.checkpoint()
+            except (BotdError, OSError) as error:
+                log.error("clean-up: %s", error)
+
+    def _clean_files(self, cleaning: Any) -> None:
+        from botd.storage import cleanup
+
+        known = frozenset(self._fleet.bots)
+        live = frozenset(bot.id for bot in tuple(self._fleet) if bot.state.pid is not None)
+        items = cleanup.plan(self.paths, known, live, self._clock.wall(), cleaning)
+        cleanup.apply(self.paths, [item for item in items if not item.data], lambda bot_id: bot_id in self._fleet.bots)
+
+    def _spawn_task(self, work: Any) -> None:
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    # --- the end ------------------------------------------------------------------------------------------
+
+    async def _shut_down(self, bots: bool, timeout_s: float) -> int:
+        """Asked over the socket. With `bots`: everything stops as at a shutdown of the machine, desire untouched."""
+        left = sum(bot.state.pid is not None for bot in self._fleet)
+        if bots:
+            left = await self._stop_lives(timeout_s)
+            if left == 0:
+                self._leaving = True
+                try:
+                    await self._keeper.quit()
+                except (KeeperBusy, KeeperError) as error:
+                    log.warning("the keeper stays: %s", error)
+        asyncio.get_running_loop().call_soon(self._ending.set)
+        return left
+
+    async def _stop_lives(self, timeout_s: float) -> int:
+        """End every life; what its owner wants stays on record, so that the next start brings it back."""
+        wanted = {bot.id for bot in self._fleet if bot.state.wanted}
+        alive = [bot for bot in self._fleet if bot.state.phase not in ("stopped", "failed")]
+        watch = self._engine.watch("stopped", {bot.id: bot.state.generation for bot in alive})
+        events: list[tuple[str, Event]] = [(bot.id, StopRequested("stopped with botd")) for bot in alive]
+        self._engine.happened(events)
+        await watch.wait(timeout_s)
+        with self._store.batch(durable=True) as batch:
+            for bot_id in wanted:
+                if bot_id in self._fleet.bots:
+                    batch.set_wanted(bot_id, True)
+        return sum(bot.state.pid is not None for bot in self._fleet)
+
+    async def _stop(self) -> None:
+        self._leaving = True
+        await self._listener.close()
+        for task in tuple(self._tasks):
+            task.cancel()
+        await self._monitor.close()
+        await self._executor.drain()
+        if self._keeper.connected:
+            try:
+                self._keeper.bye()
+            except KeeperError:
+                log.debug("the keeper was gone already")
+        self._keeper.close()
+        self._store.close()
+        running = sum(bot.state.pid is not None for bot in self._fleet)
+        log.info("botd ends; %d bots run on", running)
+
+
+def _respawn(environ: Mapping[str, str], config: str | None) -> dict[str, Any]:
+    """How the keeper brings botd back: the same program, with what of the environment it needs."""
+    kept = ("PATH", "HOME", "LANG", "LC_ALL", "TZ", "XDG_STATE_HOME")
+    env = {name: value for name, value in environ.items() if name in kept or name.startswith("BOTD_")}
+    env.pop("BOTD_READY_FD", None)
+    argv = [sys.executable, "-m", "botd", "run", *(["--config", config] if config else [])]
+    return {"argv": argv, "env": env, "cwd": os.path.dirname(os.path.dirname(os.path.abspath(__file__)))}
+
+
+def _raise_descriptor_limit() -> None:
+    """Four descriptors a bot: a soft limit of 1024 would end at 250 bots."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft < hard:
+        try:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+        except (ValueError, OSError) as error:
+            log.warning("the limit of descriptors stays at %d: %s", soft, error)
+
+
+def serve(paths: Paths, config: str | None, *, respawn: bool, ready: Callable[[], None]) -> None:
+    """Run a daemon until it is asked to end. Raises BotdError."""
+    logging.Formatter.converter = time.gmtime
+    logging.basicConfig(format="%(asctime)sZ %(levelname)s %(name)s: %(message)s", datefmt="%Y-%m-%dT%H:%M:%S")
+    daemon = Daemon(paths, dict(os.environ), config, respawn=respawn)
+    asyncio.run(daemon.run(ready))

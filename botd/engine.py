@@ -1,0 +1,391 @@
+"""The engine: the only place that changes fleet state.
+
+Events come in (from requests, the keeper, time, samples, probes), each is decided by one synchronous
+pure call, what was decided is committed, and only then the effects leave. Deciding never awaits, so
+no bot waits for another. Time enters as a deadline that stands in a bot's state: the loop sleeps
+until the nearest one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from typing import Protocol
+
+from botd.contract.errors import BotdError
+from botd.core import admission, goals
+from botd.core.admission import Refusal
+from botd.core.bot import BotState, ChangedBot, NewBot
+from botd.core.effects import Effect, Note, Remove
+from botd.core.events import DeadlinePassed, Event, Exited
+from botd.core.fleet import Bot, Fleet, rules_of
+from botd.core.goals import Goal, Outcome
+from botd.core.lifecycle import Context, IllegalEvent, step
+from botd.core.settings import Settings
+from botd.state.store import Store, StoredBot, StoredEvent
+
+log = logging.getLogger("botd.engine")
+
+RETRY_STORE_S = 1.0
+"""How often to try again to record what happened when the database could not."""
+
+
+class Clock(Protocol):
+    def boottime(self) -> float: ...
+    def wall(self) -> float: ...
+
+
+def refused(refusal: Refusal) -> BotdError:
+    return BotdError(
+        "limit",
+        refusal.reason,
+        hint=refusal.remedy,
+        details={"limit": refusal.limit, "value": refusal.value, "used": refusal.used},
+    )
+
+
+class Performer(Protocol):
+    """Turns effects into system calls (botd.executor)."""
+
+    def perform(self, bot: Bot, effect: Effect) -> None: ...
+    def acknowledge(self, bot_id: str, generation: int) -> None: ...
+
+
+class Watch:
+    """Waits until each of some bots has reached a goal or cannot reach it any more."""
+
+    def __init__(self, engine: Engine, goal: Goal, since: dict[str, int]) -> None:
+        self._engine = engine
+        self._goal = goal
+        self._since = since
+        self._open = set(since)
+        self._done = asyncio.get_running_loop().create_future()
+        self.outcomes: dict[str, Outcome] = {}
+        self.on_outcome: Callable[[str, Outcome], None] | None = None
+
+    def look(self, bot_id: str) -> None:
+        bot = self._engine.fleet.get(bot_id)
+        outcome = goals.judge(self._goal, bot.state if bot else None, self._since[bot_id])
+        if outcome is not None:
+            self._settle(bot_id, outcome)
+
+    def _settle(self, bot_id: str, outcome: Outcome) -> None:
+        self._open.discard(bot_id)
+        self._engine.unwatch(bot_id, self)
+        self.outcomes[bot_id] = outcome
+        if self.on_outcome is not None:
+            self.on_outcome(bot_id, outcome)
+        if not self._open and not self._done.done():
+            self._done.set_result(None)
+
+    async def wait(self, timeout_s: float) -> dict[str, Outcome]:
+        """Every bot's outcome; those that are not there after `timeout_s` seconds are timeouts."""
+        try:
+            for bot_id in list(self._open):
+                self.look(bot_id)
+            if self._open:
+                await asyncio.wait_for(self._done, timeout_s)
+        except TimeoutError:
+            for bot_id in list(self._open):
+                bot = self._engine.fleet.get(bot_id)
+                self._settle(bot_id, goals.timed_out(self._goal, bot.state if bot else None, timeout_s))
+        finally:
+            for bot_id in self._open:
+                self._engine.unwatch(bot_id, self)
+        return self.outcomes
+
+
+class Engine:
+    """`apply` is everything; the rest is time, waiting and telling."""
+
+    def __init__(
+        self,
+        *,
+        fleet: Fleet,
+        store: Store,
+        clock: Clock,
+        boot_id: str,
+        chance: Callable[[], float],
+        settings: Settings,
+        may_start: Callable[[], Refusal | None],
+    ) -> None:
+        self.fleet = fleet
+        self.settings = settings
+        self.illegal_events = 0
+        self.performer: Performer | None = None
+        self.on_event: list[Callable[[StoredEvent], None]] = []
+        self.on_change: list[Callable[[Bot, BotState], None]] = []
+        self._store = store
+        self._clock = clock
+        self._boot_id = boot_id
+        self._chance = chance
+        self.admission = may_start
+        self._watches: dict[str, set[Watch]] = {}
+        self._deferred: list[tuple[str, Event]] = []
+        self._timer: asyncio.TimerHandle | None = None
+        self._timer_at = float("inf")
+
+    # --- events in ----------------------------------------------------------------------------------
+
+    def request(self, events: Iterable[tuple[str, Event]]) -> None:
+        """Events that somebody asked for: on disk when this returns. Raises BotdError, nothing changed then."""
+        self._flush_deferred()
+        if self._deferred:
+            raise BotdError(
+                "unavailable",
+                "the database cannot be written, so nothing can be promised now; bots run on",
+                hint="see botctl daemon status; free disk space, then try again",
+                exit=1,
+            )
+        self._apply(list(events), durable=True)
+
+    def happened(self, events: Iterable[tuple[str, Event]]) -> None:
+        """Events that nobody can take back. Kept and tried again while the database cannot record them."""
+        batch = list(events)
+        if self._deferred:
+            self._deferred += batch
+            return
+        try:
+            self._apply(batch, durable=False)
+        except BotdError as error:
+            log.error("cannot record %d events, trying again every second: %s", len(batch), error)
+            self._deferred += batch
+            self._retry_store()
+
+    def _retry_store(self) -> None:
+        asyncio.get_running_loop().call_later(RETRY_STORE_S, self._retried)
+
+    def _retried(self) -> None:
+        self._flush_deferred()
+        if self._deferred:
+            self._retry_store()
+
+    def _flush_deferred(self) -> None:
+        if not self._deferred:
+            return
+        waiting, self._deferred = self._deferred, []
+        try:
+            self._apply(waiting, durable=False)
+        except BotdError:
+            self._deferred = waiting
+        else:
+            log.info("the database takes writes again; %d events are recorded", len(waiting))
+            self._arm()
+
+    @property
+    def deferred(self) -> int:
+        """Events that wait for the database."""
+        return len(self._deferred)
+
+    def _apply(self, events: list[tuple[str, Event]], *, durable: bool) -> None:
+        before: dict[str, BotState] = {}
+        effects: list[tuple[Bot, Effect]] = []
+        notes: list[tuple[Bot, Note]] = []
+        removed: list[Bot] = []
+        strays: list[tuple[str, int]] = []
+        now = self._clock.boottime()
+        refusal = self.admission()
+        policy, refused = self.settings.restart, refusal.reason if refusal else None
+        for bot_id, event in events:
+            bot = self.fleet.get(bot_id)
+            if bot is None:
+                if isinstance(event, Exited):
+                    strays.append((bot_id, event.generation))
+                continue
+            try:
+                decision = step(bot.state, event, Context(now, self._chance(), policy, bot.rules, refused))
+            except IllegalEvent as error:
+                self.illegal_events += 1
+                log.warning("%s: %s", bot_id, error)
+                continue
+            if decision.state is not bot.state:
+                before.setdefault(bot_id, bot.state)
+                self.fleet.set_state(bot, decision.state)
+            for effect in decision.effects:
+                if isinstance(effect, Note):
+                    notes.append((bot, effect))
+                elif isinstance(effect, Remove):
+                    removed.append(bot)
+                else:
+                    effects.append((bot, effect))
+        try:
+            recorded = self._commit(before, notes, removed, durable=durable)
+        except BotdError:
+            for bot_id, state in before.items():
+                self.fleet.set_state(self.fleet.bots[bot_id], state)
+            raise
+        self._leave(before, effects, removed, strays, recorded)
+
+    def _commit(
+        self, before: dict[str, BotState], notes: list[tuple[Bot, Note]], removed: list[Bot], *, durable: bool
+    ) -> list[StoredEvent]:
+        if not (before or notes or removed):
+            return []
+        wall = self._clock.wall()
+        out: list[StoredEvent] = []
+        gone = {bot.id for bot in removed}
+        changed = [(bot_id, self.fleet.bots[bot_id].state) for bot_id in before if bot_id not in gone]
+        with self._store.batch(durable=durable or bool(removed)) as batch:
+            batch.save_states(changed, self._boot_id)
+            for bot_id, state in changed:
+                if state.wanted != before[bot_id].wanted:
+                    batch.set_wanted(bot_id, state.wanted)
+            for bot, note in notes:
+                if bot.id not in gone:
+                    generation = bot.state.generation
+                    seq = batch.add_event(bot.id, wall, note.kind, note.text, generation)
+                    out.append(StoredEvent(seq, bot.id, wall, note.kind, note.text, generation))
+            for bot in removed:
+                batch.delete_bot(bot.id)
+                text = f"{bot.id} was deleted"
+                out.append(StoredEvent(batch.add_event(None, wall, "deleted", text), None, wall, "deleted", text, None))
+        return out
+
+    def _leave(
+        self,
+        before: dict[str, BotState],
+        effects: list[tuple[Bot, Effect]],
+        removed: list[Bot],
+        strays: list[tuple[str, int]],
+        recorded: list[StoredEvent],
+    ) -> None:
+        """Everything is on record: act, tell, and wake who waits."""
+        performer = self.performer
+        assert performer is not None, "the engine is used before it is wired"
+        for bot, effect in effects:
+            performer.perform(bot, effect)
+        for bot_id, generation in strays:
+            performer.acknowledge(bot_id, generation)
+        for bot in removed:
+            self.fleet.remove(bot.id)
+            performer.perform(bot, Remove())
+        self._tell(recorded)
+        for bot_id, old in before.items():
+            bot_now = self.fleet.get(bot_id)
+            if bot_now is not None:
+                for changed in self.on_change:
+                    changed(bot_now, old)
+            for watch in tuple(self._watches.get(bot_id, ())):
+                watch.look(bot_id)
+        self._arm()
+
+    def note(self, bot_id: str | None, kind: str, text: str) -> None:
+        """A line of history that comes with no change of state. Lost, with a log line, if it cannot be stored."""
+        wall = self._clock.wall()
+        bot = self.fleet.get(bot_id) if bot_id else None
+        subject, generation = (bot.id, bot.state.generation) if bot else (None, None)
+        try:
+            with self._store.batch() as batch:
+                seq = batch.add_event(subject, wall, kind, text, generation)
+        except BotdError as error:
+            log.error("cannot record %r: %s", text, error)
+            return
+        self._tell([StoredEvent(seq, subject, wall, kind, text, generation)])
+
+    # --- time ---------------------------------------------------------------------------------------
+
+    def _arm(self) -> None:
+        at = self.fleet.next_deadline()
+        if at is None or self._deferred:
+            return
+        if self._timer is not None:
+            if self._timer_at <= at:
+                return
+            self._timer.cancel()
+        loop = asyncio.get_running_loop()
+        self._timer_at = at
+        self._timer = loop.call_later(max(0.0, at - self._clock.boottime()), self._time_passes)
+
+    def _time_passes(self) -> None:
+        self._timer, self._timer_at = None, float("inf")
+        due = self.fleet.due(self._clock.boottime())
+        if due:
+            self.happened([(bot_id, DeadlinePassed(deadline)) for bot_id, deadline in due])
+        self._arm()
+
+    # --- waiting ------------------------------------------------------------------------------------
+
+    def watch(self, goal: Goal, since: dict[str, int]) -> Watch:
+        """Call it before the request whose outcome is awaited. `since`: each bot's generation then."""
+        watch = Watch(self, goal, since)
+        for bot_id in since:
+            self._watches.setdefault(bot_id, set()).add(watch)
+        return watch
+
+    def unwatch(self, bot_id: str, watch: Watch) -> None:
+        watches = self._watches.get(bot_id)
+        if watches is not None:
+            watches.discard(watch)
+            if not watches:
+                del self._watches[bot_id]
+
+    # --- bots come and change -----------------------------------------------------------------------
+
+    def create(self, new: Sequence[NewBot]) -> list[Bot]:
+        """New bots, stopped, all of them or none: on disk when this returns.
+
+        Raises BotdError: limit, naming the limit and its value; conflict; unavailable.
+        """
+        adding: Counter[str] = Counter()
+        for one in new:
+            adding[one.spec.user] += 1
+            if one.spec.id in self.fleet.bots:
+                raise BotdError(
+                    "conflict", f"{one.spec.id} exists already", hint=f"see it: botctl status {one.spec.id}"
+                )
+        for user, count in adding.items():
+            refusal = admission.admit_bots(
+                self.settings.limits, user, self.fleet.count_of(user), len(self.fleet), count, len(new)
+            )
+            if refusal is not None:
+                raise refused(refusal)
+        wall, now = self._clock.wall(), self._clock.boottime()
+        bots = [
+            Bot(one.spec, BotState(since=now), rules_of(one.spec), wall, port=one.port, source=one.source)
+            for one in new
+        ]
+        recorded = []
+        with self._store.batch(durable=True) as batch:
+            for one, bot in zip(new, bots, strict=True):
+                stored = StoredBot(bot.spec, bot.state, wall, bot.port, bot.source, self._boot_id)
+                batch.insert_bot(stored, one.secrets)
+                seq = batch.add_event(bot.id, wall, "created", "created", 0)
+                recorded.append(StoredEvent(seq, bot.id, wall, "created", "created", 0))
+        for bot in bots:
+            self.fleet.add(bot)
+        self._tell(recorded)
+        return bots
+
+    def change(self, changes: Sequence[ChangedBot]) -> None:
+        """New specifications for existing bots: on disk when this returns. A running life goes on with the old one."""
+        wall = self._clock.wall()
+        recorded = []
+        with self._store.batch(durable=True) as batch:
+            for one in changes:
+                bot = self.fleet.bots[one.spec.id]
+                batch.update_spec(one.spec, one.secrets)
+                if one.source != bot.source:
+                    batch.set_source(bot.id, one.source)
+                if one.port != bot.port:
+                    batch.set_port(bot.id, one.port)
+                generation = bot.state.generation
+                seq = batch.add_event(bot.id, wall, "changed", one.text, generation)
+                recorded.append(StoredEvent(seq, bot.id, wall, "changed", one.text, generation))
+        for one in changes:
+            bot = self.fleet.bots[one.spec.id]
+            bot.source, bot.port = one.source, one.port
+            self.fleet.set_spec(bot, one.spec)
+            for changed in self.on_change:
+                changed(bot, bot.state)
+        self._tell(recorded)
+
+    def _tell(self, recorded: Sequence[StoredEvent]) -> None:
+        for event in recorded:
+            for tell in self.on_event:
+                tell(event)
+
+    def start(self) -> None:
+        """Begin to watch the time."""
+        self._arm()

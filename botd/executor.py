@@ -1,0 +1,267 @@
+"""Effects -> the keeper, and the keeper's words -> events. Also: what botd and the keeper must agree on after a gap."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import signal
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from botd.contract.errors import BotdError
+from botd.contract.paths import Paths
+from botd.core import environment, restart
+from botd.core.bot import Exit
+from botd.core.effects import Acknowledge, Effect, Remove, Spawn, Terminate
+from botd.core.events import Event, Exited, Running, Spawned, SpawnFailed, SpawnRefused
+from botd.core.fleet import Bot, Fleet
+from botd.core.settings import Settings
+from botd.keeper.client import KeeperClient, KeeperError, KeeperLost
+from botd.state.store import Store
+from botd.storage import folders
+from botd.system.clock import Clock
+
+log = logging.getLogger("botd.executor")
+
+Message = dict[str, Any]
+
+
+class Executor:
+    """`report` takes events back to the engine. Nothing here decides anything about a bot."""
+
+    def __init__(
+        self,
+        *,
+        fleet: Fleet,
+        store: Store,
+        keeper: KeeperClient,
+        paths: Paths,
+        clock: Clock,
+        environ: Mapping[str, str],
+        settings: Callable[[], Settings],
+        report: Callable[[list[tuple[str, Event]]], None],
+    ) -> None:
+        self._fleet = fleet
+        self._store = store
+        self._keeper = keeper
+        self._paths = paths
+        self._clock = clock
+        self._environ = environ
+        self._settings = settings
+        self._report = report
+        self._prepared: set[str] = set()
+        self._removals: set[asyncio.Task[None]] = set()
+
+    # --- effects ------------------------------------------------------------------------------------
+
+    def perform(self, bot: Bot, effect: Effect) -> None:
+        """Never raises: what cannot be done comes back as an event, or again at the next reconciliation."""
+        try:
+            match effect:
+                case Spawn(generation):
+                    self._spawn(bot, generation)
+                case Terminate(generation, name, grace_s):
+                    self._keeper.stop(bot.id, generation, signal.Signals[name].value, grace_s)
+                case Acknowledge(generation):
+                    self._keeper.ack(bot.id, generation)
+                case Remove():
+                    self._remove(bot)
+        except KeeperLost:
+            # `reconcile` says it again to the next keeper.
+            log.debug("%s: %s waits for the keeper", bot.id, effect)
+        except KeeperError as error:
+            log.error("%s: %s: %s", bot.id, effect, error)
+
+    def acknowledge(self, bot_id: str, generation: int) -> None:
+        """The end of a life of a bot that is gone."""
+        try:
+            self._keeper.ack(bot_id, generation)
+        except KeeperError as error:
+            log.debug("%s: not acknowledged: %s", bot_id, error)
+
+    def _spawn(self, bot: Bot, generation: int) -> None:
+        try:
+            if bot.id not in self._prepared:
+                folders.prepare(self._paths, bot.id)
+                self._prepared.add(bot.id)
+            secrets = self._store.secrets(bot.id) if bot.spec.secret_names else {}
+        except BotdError as error:
+            # Told later: the decision that led here is still being carried out.
+            failed: list[tuple[str, Event]] = [(bot.id, SpawnFailed(generation, error.message, permanent=False))]
+            asyncio.get_running_loop().call_soon(self._report, failed)
+            return
+        spec, output = bot.spec, self._settings().output
+        data = self._paths.bot_data(bot.id)
+        self._keeper.start(
+            {
+                "id": bot.id,
+                "gen": generation,
+                "argv": spec.command,
+                "env": environment.build(spec, daemon=self._environ, secrets=secrets, data=data, port=bot.port),
+                "cwd": spec.directory,
+                "uid": None,
+                "gid": None,
+                "lock": self._paths.bot_lock(bot.id),
+                "log": {"dir": self._paths.bot_logs(bot.id), "max_bytes": output.max_bytes, "keep": output.keep},
+                "nofile": None,
+                "stdin": None,
+            }
+        )
+
+    def _remove(self, bot: Bot) -> None:
+        self._prepared.discard(bot.id)
+        self._keeper.forget(bot.id, self._paths.bot_lock(bot.id))
+        task = asyncio.get_running_loop().create_task(self._bury(bot.id))
+        self._removals.add(task)
+        task.add_done_callback(self._removals.discard)
+
+    async def _bury(self, bot_id: str) -> None:
+        """The folders go to the trash, off the loop: a deep tree must not make anybody wait."""
+        try:
+            await asyncio.to_thread(folders.remove_bot, self._paths, bot_id)
+        except (BotdError, OSError) as error:
+            log.warning("%s: its folders stay until the next clean-up: %s", bot_id, error)
+
+    async def drain(self) -> None:
+        """Wait for removals that were begun."""
+        if self._removals:
+            await asyncio.gather(*self._removals)
+
+    def output_changed(self) -> None:
+        """Tell the keeper the limits of output that are in force now."""
+        output = self._settings().output
+        for bot in self._fleet:
+            if bot.state.pid is not None:
+                try:
+                    self._keeper.logs(bot.id, output.max_bytes, output.keep)
+                except KeeperError:
+                    return
+
+    # --- the keeper's words -------------------------------------------------------------------------
+
+    def heard(self, messages: list[Message]) -> None:
+        """What the keeper said, as events, all in one decision."""
+        events: list[tuple[str, Event]] = []
+        for message in messages:
+            event = self._event(message)
+            if event is not None:
+                events.append((message["id"], event))
+        if events:
+            self._report(events)
+
+    def _event(self, message: Message) -> Event | None:
+        match message["op"]:
+            case "started":
+                return Spawned(message["gen"], message["pid"])
+            case "running":
+                return Running(message["gen"])
+            case "failed":
+                return self._failed(message)
+            case "refused":
+                if message.get("gen") is None:
+                    log.warning("the keeper refused: %s", message.get("text"))
+                    return None
+                return SpawnRefused(message["gen"], message["text"])
+            case "exited":
+                return self._exited(message)
+            case "forgotten" | "pong":
+                return None
+            case _:
+                log.warning("the keeper said: %s", message.get("text", message["op"]))
+                return None
+
+    def _failed(self, message: Message) -> SpawnFailed:
+        number = message.get("errno")
+        bot = self._fleet.get(message["id"])
+        subject = ""
+        if bot is not None:
+            subject = {"exec": f" {bot.spec.command[0]!r}", "chdir": f" {bot.spec.directory!r}"}.get(
+                message["step"], ""
+            )
+        permanent = number is not None and restart.is_permanent(number)
+        return SpawnFailed(message["gen"], f"{message['step']}{subject}: {message['text']}", permanent)
+
+    def _exited(self, message: Message) -> Exited:
+        held = self._keeper.held.get((message["id"], message["gen"]))
+        at = message.get("at", {})
+        ran = 0.0
+        if held is not None and "at" in held.facts and "boottime" in at:
+            ran = max(0.0, at["boottime"] - held.facts["at"]["boottime"])
+        exact = message.get("exact", True)
+        code = message.get("code") if exact else None
+        number = message.get("signal") if exact else None
+        return Exited(message["gen"], Exit(code, number, at.get("wall", self._clock.wall()), round(ran, 3)))
+
+    # --- after a gap ----------------------------------------------------------------------------------
+
+    def reconcile(self, states: list[Message]) -> list[tuple[str, Event]]:
+        """What the keeper knows against what we believe: the events that close the gap.
+
+        Lives that nobody should have are ended; asks that may have been lost are said again.
+        """
+        events: list[tuple[str, Event]] = []
+        known: set[str] = set()
+        for state in states:
+            bot_id, generation = state["id"], state["gen"]
+            bot = self._fleet.get(bot_id)
+            if not state["live"]:
+                if bot is not None and bot.state.generation == generation:
+                    known.add(bot_id)
+                event = self._event(state["final"])
+                if event is not None:
+                    events.append((bot_id, event))
+            elif bot is None or bot.state.generation != generation or bot.state.phase not in _WITH_LIFE:
+                log.warning("%s: life %d is nobody's and ends", bot_id, generation)
+                self._keeper.stop(bot_id, generation, signal.SIGKILL, 0.0)
+            else:
+                known.add(bot_id)
+                events += self._resumed(bot, state)
+        for bot in self._fleet:
+            if bot.id not in known and bot.state.phase in _WITH_LIFE:
+                events += self._vanished(bot)
+        return events
+
+    def _resumed(self, bot: Bot, state: Message) -> list[tuple[str, Event]]:
+        generation = bot.state.generation
+        events: list[tuple[str, Event]] = []
+        if bot.state.phase == "starting" or (bot.state.phase == "stopping" and bot.state.pid is None):
+            events.append((bot.id, Spawned(generation, state["pid"])))
+            if state.get("running"):
+                events.append((bot.id, Running(generation)))
+        if bot.state.phase == "stopping":
+            left = bot.spec.stop_grace_s - (self._clock.boottime() - bot.state.since)
+            self._keeper.stop(bot.id, generation, signal.Signals[bot.spec.stop_signal].value, max(0.0, left))
+        return events
+
+    def _vanished(self, bot: Bot) -> list[tuple[str, Event]]:
+        generation = bot.state.generation
+        if bot.state.phase == "starting" and bot.state.pid is None:
+            # The keeper never got the ask, or it was lost with the keeper: the same life may still begin.
+            self._spawn(bot, generation)
+            return []
+        ran = self._clock.boottime() - bot.state.started_at if bot.state.started_at is not None else 0.0
+        return [(bot.id, Exited(generation, Exit(None, None, self._clock.wall(), max(0.0, round(ran, 3)))))]
+
+
+_WITH_LIFE = ("starting", "running", "stopping")
+
+
+def check_startable(directory: str) -> None:
+    """Refuse a working folder that is missing or closed to us, before anything is recorded."""
+    try:
+        found = os.stat(directory)
+    except OSError as error:
+        raise BotdError(
+            "invalid",
+            f"directory {directory!r}: {os.strerror(error.errno or 0)}",
+            hint="make it, or name another with --directory",
+        ) from None
+    if not os.path.isdir(directory):
+        raise BotdError(
+            "invalid", f"directory {directory!r} is no folder (mode {found.st_mode:o})", hint="name its folder"
+        )
+    if not os.access(directory, os.X_OK, effective_ids=True):
+        raise BotdError(
+            "invalid", f"directory {directory!r}: permission denied for botd", hint="chmod it, or run botd as its owner"
+        )

@@ -1,0 +1,153 @@
+"""The start of a life, in the order that makes a second one impossible whatever instruction the keeper is killed at.
+
+spent?  a generation that was used is refused
+lock    taken without waiting; busy means: somebody of this bot still lives
+fork    the child holds the lock and waits at its gate
+START   journaled, and botd gets descriptors of its own
+GO      journaled, and only then the child is released
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+from time import CLOCK_BOOTTIME, clock_gettime, time
+
+from botd.keeper import proc
+from botd.keeper.crash import crash_point
+from botd.keeper.launch import Gate, launch
+from botd.keeper.life import Life
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from botd.keeper.containment import Cages
+    from botd.keeper.journal import Journal
+    from botd.keeper.output import Output
+    from botd.keeper.request import Start
+
+
+class Refused(Exception):
+    """Nothing was forked. args: why ("busy" or "released"), words."""
+
+
+class Failed(Exception):
+    """The generation is spent and nothing of it lives. args: step, errno or None, words."""
+
+
+def instant() -> dict[str, float]:
+    """Now, on the wall and since boot."""
+    return {"wall": time(), "boottime": clock_gettime(CLOCK_BOOTTIME)}
+
+
+def open_lock(path: str) -> int | None:
+    """A descriptor that holds the bot's lock; None when somebody else holds it. OSError when it cannot be opened."""
+    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(fd)
+        return None
+    except OSError:
+        os.close(fd)
+        raise
+    return fd
+
+
+def give_birth(
+    start: Start, journal: Journal, cages: Cages, output: Output, boot: str, tell: Callable[[Life], None]
+) -> Life:
+    """Start a life. `tell` is called between START and GO, so that botd holds the descriptors before a byte is written.
+
+    Refused or Failed say that there is no life.
+    """
+    if start.gen <= journal.spent.get(start.id, -1):
+        spent = journal.spent[start.id]
+        raise Refused("released", f"generation {start.gen} of {start.id} was used already (the highest is {spent})")
+    crash_point("start-checked")
+    life = Life(start.id, start.gen)
+    step = "lock"
+    lock = cage_fd = None
+    try:
+        try:
+            lock = open_lock(start.lock)
+            if lock is None:
+                raise Refused("busy", f"the lock of {start.id} is held: a former life of it has not ended")
+            crash_point("start-locked")
+            step = "containment"
+            life.cage = cages.cage(start.id, start.gen, life.marks)
+            cage_fd = life.cage.make()
+            crash_point("start-caged")
+            start.command.subreaper = life.cage.path is None
+            if cage_fd is not None and not cages.clone_into:
+                start.command.cgroup_procs = life.cage.procs
+            step = "fork"
+            gate = launch(start.command, lock, cage_fd if cages.clone_into else None)
+        finally:
+            for fd in (lock, cage_fd):
+                if fd is not None:
+                    os.close(fd)
+        crash_point("start-forked")
+        step = "prepare"
+        _prepare(life, gate, start, journal, output, boot, tell)
+    except (OSError, Failed) as error:
+        if life.cage is not None:
+            life.cage.remove()
+        if isinstance(error, Failed):
+            raise
+        if error.errno == errno.EBUSY and step == "containment":
+            raise Refused("busy", f"{start.id}: {error.strerror}") from error
+        raise Failed(step, error.errno, str(error.strerror or error)) from error
+    return life
+
+
+def _prepare(
+    life: Life,
+    gate: Gate,
+    start: Start,
+    journal: Journal,
+    output: Output,
+    boot: str,
+    tell: Callable[[Life], None],
+) -> None:
+    """Everything between the fork and the release; on an error the child is told to go and nothing stays open."""
+    life.pid, life.pidfd, life.error_fd = gate.pid, gate.pidfd, gate.error
+    folder, max_bytes, keep = start.log
+    try:
+        ticks = proc.start_ticks(gate.pid)
+        life.facts = {
+            "pid": gate.pid,
+            "start_ticks": ticks,
+            "pidfd_inode": proc.pidfd_inode(gate.pidfd),
+            "at": instant(),
+            "cgroup": life.cage.path if life.cage else None,
+            "out": os.fstat(gate.out).st_ino,
+            "err": os.fstat(gate.err).st_ino,
+            "lock": start.lock,
+            "log": {"dir": folder, "max_bytes": max_bytes, "keep": keep},
+        }
+        for name, fd in (("out", gate.out), ("err", gate.err)):
+            try:
+                life.sources.append(output.attach(fd, folder, name, max_bytes, keep))
+            except OSError as error:
+                raise Failed("logs", error.errno, f"{folder}: {error.strerror}") from error
+        crash_point("start-identified")
+        journal.write("START", life.id, life.gen, boot=boot, **life.facts)
+        crash_point("start-journaled")
+        tell(life)
+        crash_point("start-told")
+        journal.write("GO", life.id, life.gen)
+        crash_point("start-go")
+    except (OSError, Failed):
+        gate.abort()
+        os.waitpid(gate.pid, 0)
+        for source in life.sources:
+            output.finish(source)
+        for fd in (gate.out, gate.err)[len(life.sources) :]:
+            os.close(fd)
+        life.close()
+        raise
+    gate.release()
+    crash_point("start-released")

@@ -1,0 +1,169 @@
+"""Bringing botd back: it asked for that in its hello, went away without a bye, and nobody took its place."""
+
+from __future__ import annotations
+
+import os
+import select
+from time import monotonic
+
+from botd.keeper.lean import exec_signals
+from botd.keeper.life import Life, status_words
+from botd.keeper.loop import Loop
+from botd.keeper.request import Invalid
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from botd.keeper.wire import Message
+
+FIRST_S, LONGEST_S = 0.2, 30.0
+GOOD_LIFE_S = 60.0
+_LOG_LIMIT = 1024 * 1024
+
+
+class Respawner:
+    """Starts botd again, at growing distances while it keeps dying.
+
+    `connected()` tells whether some botd is there; `log` is the file for its stdout and stderr; `known` is the keeper's
+    table of children that are no strays; `prepare` runs in the child before exec. `pid` is the botd that this keeper
+    started (its child), or -1. `facts` is what hello tells of it.
+    """
+
+    def __init__(
+        self,
+        loop: Loop,
+        log: str,
+        known: dict[int, Life | None],
+        prepare: Callable[[], None],
+        connected: Callable[[], bool],
+        complain: Callable[[str], None],
+    ) -> None:
+        self._loop, self._log, self._known, self._prepare = loop, log, known, prepare
+        self._connected, self._complain = connected, complain
+        self._recipe: tuple[list[bytes], dict[bytes, bytes], bytes] | None = None
+        self._delay = FIRST_S
+        self._peer_pid = -1
+        self._peer_pidfd = -1
+        self._since = 0.0
+        self._planned = False
+        self.pid = -1
+        self._pidfd = -1
+        self.facts: Message = {"respawns": 0, "last_botd_exit": None}
+
+    def arrived(self, pid: int, respawn: object) -> None:
+        """botd said hello; `respawn` is {argv, env, cwd} or None. Invalid when it is neither."""
+        self._recipe = None if respawn is None else _recipe(respawn)
+        self._since = monotonic()
+        if self._peer_pidfd >= 0:
+            os.close(self._peer_pidfd)
+        try:
+            self._peer_pidfd = os.pidfd_open(pid)
+        except OSError:
+            self._peer_pidfd = -1
+
+    def leaving(self) -> None:
+        """botd said bye: it is not to be started again."""
+        self._recipe = None
+
+    def lost(self) -> None:
+        """The connection ended."""
+        if self._recipe is None:
+            return
+        if monotonic() - self._since >= GOOD_LIFE_S:
+            self._delay = FIRST_S
+        self._plan()
+
+    def reap(self) -> None:
+        """Take the exit of a botd that this keeper started."""
+        if self.pid < 0 or os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None:
+            return
+        _pid, status = os.waitpid(self.pid, 0)
+        del self._known[self.pid]
+        self.facts["last_botd_exit"] = {"pid": self.pid, **status_words(status)}
+        self._loop.unwatch(self._pidfd)
+        os.close(self._pidfd)
+        self.pid = self._pidfd = -1
+        if not self._connected() and self._recipe is not None:
+            self._plan()
+
+    def _plan(self) -> None:
+        if self._planned:
+            return
+        self._planned = True
+        delay, self._delay = self._delay, min(LONGEST_S, self._delay * 2)
+        self._loop.after(delay, self._due)
+
+    def _due(self) -> None:
+        self._planned = False
+        if self._recipe is None or self._connected() or self.pid >= 0:
+            return
+        if self._peer_lives():
+            # It only lost the connection. Starting a second one would be refused by its lock anyway.
+            self._plan()
+            return
+        try:
+            self._start(*self._recipe)
+        except OSError as error:
+            self._complain(f"botd could not be started: {error}")
+            self._plan()
+
+    def _peer_lives(self) -> bool:
+        if self._peer_pidfd < 0:
+            return False
+        poll = select.poll()
+        poll.register(self._peer_pidfd, select.POLLIN)
+        return not poll.poll(0)
+
+    def _start(self, argv: list[bytes], env: dict[bytes, bytes], cwd: bytes) -> None:
+        try:
+            if os.stat(self._log).st_size > _LOG_LIMIT:
+                os.rename(self._log, self._log + ".1")
+        except FileNotFoundError:
+            pass  # the first time
+        flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC
+        log = os.open(self._log, flags, 0o600)
+        pid = os.fork()
+        if pid == 0:
+            try:
+                os.setsid()
+                os.dup2(os.open("/dev/null", os.O_RDONLY), 0)
+                os.dup2(log, 1)
+                os.dup2(log, 2)
+                self._prepare()
+                exec_signals()
+                os.chdir(cwd)
+                os.execvpe(argv[0], argv, env)
+            except OSError as error:
+                os.write(2, f"botd could not be started: {error}\n".encode())
+            finally:
+                os._exit(127)
+        os.close(log)
+        self.pid, self._pidfd = pid, os.pidfd_open(pid)
+        self._known[pid] = None
+        self._loop.watch(self._pidfd, self.reap)
+        self.facts["respawns"] += 1
+        self._since = monotonic()
+        self._complain(f"botd was gone and is started again as pid {pid} (attempt {self.facts['respawns']})")
+
+
+def _recipe(respawn: object) -> tuple[list[bytes], dict[bytes, bytes], bytes]:
+    if isinstance(respawn, dict):
+        argv, env, cwd = respawn.get("argv"), respawn.get("env"), respawn.get("cwd")
+        if isinstance(argv, list) and argv and isinstance(env, dict) and isinstance(cwd, str):
+            try:
+                return (
+                    [_bytes(a) for a in argv],
+                    {_bytes(k): _bytes(v) for k, v in env.items()},
+                    _bytes(cwd),
+                )
+            except (ValueError, AttributeError):
+                pass  # said below
+    raise Invalid("respawn: argv (texts), env (an object of texts) and cwd are needed")
+
+
+def _bytes(text: str) -> bytes:
+    data = text.encode("utf-8", "surrogateescape")
+    if b"\0" in data:
+        raise ValueError("a NUL byte")
+    return data

@@ -1,0 +1,126 @@
+"""The socket itself: bound privately, opened as far as `socketAccess` says, bounded in connections."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+import os
+import socket
+import stat
+from collections import Counter
+from typing import Any
+
+from botd.access.peer import Caller, peer_of
+from botd.contract.errors import BotdError
+from botd.server.connection import Connection
+from botd.server.dispatch import Dispatcher
+
+CONNECTIONS_MAX = 1024
+CONNECTIONS_PER_UID = 512
+RESERVED = 64
+"""Of all connections, kept for administrators."""
+
+
+class Listener:
+    """The caller holds the daemon's lock: whatever socket stands at the path is nobody's any more."""
+
+    def __init__(self, path: str, access: str, dispatcher: Dispatcher) -> None:
+        self._path = path
+        self._access = access
+        self._dispatcher = dispatcher
+        self._server: asyncio.AbstractServer | None = None
+        self._identity: tuple[int, int] | None = None
+        self._per_uid: Counter[int] = Counter()
+        self._open: set[Connection] = set()
+
+    async def open(self) -> None:
+        """Raises BotdError when the socket cannot be bound."""
+        sock = _bind(self._path)
+        try:
+            open_to(self._path, self._access)
+            about = os.stat(self._path)
+            self._identity = (about.st_dev, about.st_ino)
+            self._server = await asyncio.get_running_loop().create_unix_server(self._accept, sock=sock, backlog=512)
+        except BaseException:
+            sock.close()
+            raise
+
+    def _accept(self) -> Connection:
+        connection = Connection(self._dispatcher, self._admit, self._gone)
+        self._open.add(connection)
+        return connection
+
+    def _admit(self, sock: Any) -> Caller:
+        caller = peer_of(sock)
+        limit = CONNECTIONS_MAX if caller.role == "admin" else CONNECTIONS_MAX - RESERVED
+        total = self._per_uid.total()
+        if total >= limit or (caller.uid != 0 and self._per_uid[caller.uid] >= CONNECTIONS_PER_UID):
+            raise BotdError("unavailable", f"too many connections ({total})", hint="close some and try again", exit=7)
+        self._per_uid[caller.uid] += 1
+        return caller
+
+    def _gone(self, connection: Connection) -> None:
+        self._open.discard(connection)
+        caller = connection.caller
+        if caller is not None:
+            self._per_uid[caller.uid] -= 1
+
+    async def close(self) -> None:
+        """Stop listening and remove the socket, if it still is ours."""
+        with contextlib.suppress(FileNotFoundError):
+            about = os.stat(self._path)
+            if (about.st_dev, about.st_ino) == self._identity:
+                os.unlink(self._path)
+        if self._server is not None:
+            self._server.close()
+        for connection in tuple(self._open):
+            connection.close()
+
+
+def _bind(path: str) -> socket.socket:
+    with contextlib.suppress(FileNotFoundError):
+        if not stat.S_ISSOCK(os.lstat(path).st_mode):
+            raise BotdError(
+                "conflict", f"{path} exists and is no socket", hint="move it away, or set BOTD_SOCKET to another path"
+            )
+        os.unlink(path)
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK)
+    before = os.umask(0o177)
+    try:
+        sock.bind(path)
+    except OSError as error:
+        sock.close()
+        raise BotdError(
+            "unavailable", f"cannot bind {path}: {os.strerror(error.errno or errno.EIO)}", hint="set BOTD_SOCKET"
+        ) from None
+    finally:
+        os.umask(before)
+    return sock
+
+
+def open_to(path: str, access: str) -> None:
+    """`owner`: 0600. `group:NAME`: 0660. `everyone`: 0666, and the peer's uid decides. The folder follows."""
+    folder = os.path.dirname(path)
+    if access == "owner":
+        return
+    if access == "everyone":
+        os.chmod(folder, 0o711)
+        os.chmod(path, 0o666)
+        return
+    import grp
+
+    name = access.partition(":")[2]
+    try:
+        gid = grp.getgrnam(name).gr_gid
+        os.chown(path, -1, gid)
+        os.chown(folder, -1, gid)
+    except (KeyError, PermissionError) as error:
+        raise BotdError(
+            "invalid",
+            f"security.socketAccess: cannot open the socket to group {name!r}: {error}",
+            hint="name an existing group that the daemon's user belongs to",
+            exit=9,
+        ) from None
+    os.chmod(folder, 0o710)
+    os.chmod(path, 0o660)

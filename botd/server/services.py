@@ -1,0 +1,95 @@
+"""What the handlers may use, put together by `app`. The engine is known by what it offers, not by its class."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Protocol, TypedDict
+
+from botd.contract.paths import Paths
+from botd.core.admission import Refusal
+from botd.core.bot import ChangedBot, NewBot
+from botd.core.events import Event
+from botd.core.fleet import Bot, Fleet
+from botd.core.goals import Goal, Outcome
+from botd.core.settings import Settings
+from botd.state.store import StoredEvent
+
+if TYPE_CHECKING:
+    from botd.state.store import Store
+    from botd.system.clock import Clock
+    from botd.system.machine import Machine
+    from botd.telemetry.latency import Latencies
+    from botd.telemetry.monitor import Monitor
+
+
+class Waiting(Protocol):
+    outcomes: dict[str, Outcome]
+    on_outcome: Callable[[str, Outcome], None] | None
+
+    async def wait(self, timeout_s: float) -> dict[str, Outcome]: ...
+
+
+class Engine(Protocol):
+    """What a handler may ask of the engine: events in, and waiting for what comes of them."""
+
+    fleet: Fleet
+    settings: Settings
+    on_event: list[Callable[[StoredEvent], None]]
+    admission: Callable[[], Refusal | None]
+
+    def request(self, events: Iterable[tuple[str, Event]]) -> None: ...
+    def watch(self, goal: Goal, since: dict[str, int]) -> Waiting: ...
+    def create(self, new: Sequence[NewBot]) -> list[Bot]: ...
+    def change(self, changes: Sequence[ChangedBot]) -> None: ...
+    def note(self, bot_id: str | None, kind: str, text: str) -> None: ...
+    @property
+    def deferred(self) -> int: ...
+
+
+class Configuration(Protocol):
+    """Where the configuration in force came from, and the way to read it again."""
+
+    source: str
+    loaded_at_wall: float
+    last_error: str
+
+    async def reload(self) -> dict[str, Any]: ...
+
+
+class KeeperView(TypedDict):
+    """What the daemon knows of its keeper."""
+
+    pid: int | None
+    connected: bool
+    containment: str
+    respawns: int
+    features: dict[str, bool]
+
+
+@dataclass(slots=True)
+class Services:
+    engine: Engine
+    store: Store
+    check_startable: Callable[[str], None]
+    choose_port: Callable[[], int]
+    monitor: Monitor
+    clock: Clock
+    paths: Paths
+    config: Configuration
+    machine: Machine
+    keeper: Callable[[], KeeperView]
+    shut_down: Callable[[bool, float], Awaitable[int]]
+    """(bots too?, timeout in seconds) -> how many bots were left running; botd ends once this was answered."""
+    version: str
+    started_at: float
+    latencies: Latencies
+    warnings: Callable[[], list[dict[str, str]]] = field(default=list)
+
+    @property
+    def fleet(self) -> Fleet:
+        return self.engine.fleet
+
+    @property
+    def settings(self) -> Settings:
+        return self.engine.settings

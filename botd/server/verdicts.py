@@ -1,0 +1,131 @@
+"""The verbs that change bots: each bot gets a verdict of its own, and a list of verdicts gets a summary."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from botd.contract.errors import BotdError
+from botd.contract.views import listing
+from botd.core.events import DeleteRequested, Event, RestartRequested, StartRequested, StopRequested
+from botd.core.fleet import Bot
+from botd.core.goals import Goal, Outcome
+from botd.server.call import Call
+
+Verb = Literal["start", "stop", "restart", "delete", "recover"]
+
+
+@dataclass(frozen=True, slots=True)
+class Action:
+    """How a verb asks, what it waits for and how it speaks. `satisfied`: there is nothing to do."""
+
+    event: Event
+    goal: Goal
+    done: str
+    would: str
+    satisfied_in: tuple[str, ...] = ()
+    satisfied: str = ""
+    begins_life: bool = False
+
+
+ACTIONS: dict[Verb, Action] = {
+    "start": Action(
+        StartRequested(), "up", "started", "would start", ("running",), "already running", begins_life=True
+    ),
+    "stop": Action(StopRequested(), "stopped", "stopped", "would stop", ("stopped",), "already stopped"),
+    "restart": Action(RestartRequested(), "up", "restarted", "would restart", begins_life=True),
+    "delete": Action(DeleteRequested(), "gone", "deleted", "would delete"),
+    "recover": Action(
+        StartRequested(recover=True),
+        "up",
+        "recovered",
+        "would recover",
+        ("running", "starting", "stopping", "stopped"),
+        "nothing to recover",
+        begins_life=True,
+    ),
+}
+
+
+def verdict(bot_id: str, bot: Bot | None, *, ok: bool, changed: bool, result: str, reason: str = "") -> dict[str, Any]:
+    return {
+        "id": bot_id,
+        "ok": ok,
+        "changed": changed,
+        "result": result,
+        "phase": None if bot is None else bot.state.phase,
+        "pid": None if bot is None else bot.state.pid,
+        "reason": reason,
+        "error": None,
+    }
+
+
+def refused(bot_id: str, bot: Bot | None, error: BotdError) -> dict[str, Any]:
+    out = verdict(bot_id, bot, ok=False, changed=False, result=error.kind.replace("_", " "), reason=error.message)
+    out["error"] = {"kind": error.kind, "message": error.message, "hint": error.hint, "exit": error.exit}
+    return out
+
+
+def settled(call: Call, bot_id: str, outcome: Outcome, done: str) -> dict[str, Any]:
+    bot = call.services.fleet.get(bot_id)
+    if outcome.ok:
+        result = done if outcome.word in ("running", "stopped", "deleted", "healthy") else outcome.word
+        return verdict(bot_id, bot, ok=True, changed=True, result=result, reason=outcome.reason)
+    out = verdict(bot_id, bot, ok=False, changed=True, result=outcome.word, reason=outcome.reason)
+    hint = f"botctl explain {bot_id}" if bot is not None else "botctl list"
+    out["error"] = {"kind": outcome.kind, "message": outcome.reason, "hint": hint, "exit": outcome.exit}
+    return out
+
+
+async def act(call: Call, verb: Verb, bots: Sequence[Bot], *, wait: bool, timeout_s: float) -> list[dict[str, Any]]:
+    """Do `verb` to these bots, all at once, and wait for each outcome. Verdicts in the bots' order."""
+    action = ACTIONS[verb]
+    engine = call.services.engine
+    out: dict[str, dict[str, Any]] = {}
+    asked: list[Bot] = []
+    refusal = engine.admission() if action.begins_life else None
+    for bot in bots:
+        if bot.state.phase == "stopping" and bot.state.then == "delete" and verb != "delete":
+            error = BotdError("conflict", f"{bot.id} is being deleted", hint="wait for it, then create it again")
+            out[bot.id] = refused(bot.id, bot, error)
+        elif bot.state.phase in action.satisfied_in:
+            word = action.satisfied if verb != "recover" else f"{action.satisfied}: {bot.state.phase}"
+            out[bot.id] = verdict(bot.id, bot, ok=True, changed=False, result=word)
+        elif refusal is not None and bot.state.pid is None:
+            error = BotdError("limit", refusal.reason, hint=refusal.remedy, details={"limit": refusal.limit})
+            out[bot.id] = refused(bot.id, bot, error)
+        elif call.params.get("dry_run"):
+            out[bot.id] = verdict(bot.id, bot, ok=True, changed=False, result=action.would)
+        else:
+            asked.append(bot)
+    if asked:
+        since = {bot.id: bot.state.generation for bot in asked}
+        watch = engine.watch(action.goal, since) if wait else None
+        # A satisfied wish is recorded all the same: a bot that is wanted stays wanted.
+        engine.request([(bot.id, action.event) for bot in asked])
+        if watch is None:
+            for bot in asked:
+                now = call.services.fleet.get(bot.id)
+                out[bot.id] = verdict(bot.id, now, ok=True, changed=True, result=f"{verb} requested")
+        else:
+            count = len(out)
+
+            def tell(bot_id: str, outcome: Outcome) -> None:
+                nonlocal count
+                count += 1
+                out[bot_id] = settled(call, bot_id, outcome, action.done)
+                call.progress(count, len(bots), out[bot_id])
+
+            watch.on_outcome = tell
+            await watch.wait(timeout_s)
+    return [out[bot.id] for bot in bots]
+
+
+def report(call: Call, items: Sequence[dict[str, Any]], began: float, **more: Any) -> dict[str, Any]:
+    """Verdicts as the contract lists them."""
+    good = sum(1 for item in items if item["ok"])
+    unchanged = sum(1 for item in items if item["ok"] and not item["changed"])
+    summary = {"ok": good, "failed": len(items) - good, "unchanged": unchanged}
+    elapsed = round(call.services.clock.boottime() - began, 4)
+    return listing(items, summary=summary, elapsed_s=elapsed, **more)

@@ -1,0 +1,127 @@
+"""Bots as the contract shows them. Environment values and secrets never leave here."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+from botd.contract.errors import BotdError, nearest
+from botd.core import relief
+from botd.core.bot import Exit, signal_name
+from botd.core.fleet import Bot
+from botd.server.services import Services
+from botd.state.store import StoredEvent
+from botd.storage import folders
+from botd.system.clock import rfc3339
+
+Field = Callable[["Views", Bot], Any]
+
+
+class Views:
+    """Makes views at one instant, so that every age in a listing belongs to the same now."""
+
+    def __init__(self, services: Services) -> None:
+        self._services = services
+        self.now = services.clock.boottime()
+        self.wall = services.clock.wall()
+
+    def bots(self, bots: Iterable[Bot], fields: Sequence[str] | None = None) -> list[dict[str, Any]]:
+        chosen = [(name, FIELDS[name]) for name in (fields or FIELDS)]
+        return [{name: field(self, bot) for name, field in chosen} for bot in bots]
+
+    def bot(self, bot: Bot) -> dict[str, Any]:
+        return self.bots((bot,))[0]
+
+    def at(self, boottime: float | None) -> str | None:
+        """An instant of CLOCK_BOOTTIME on today's wall clock."""
+        return None if boottime is None else rfc3339(self.wall - self.now + boottime)
+
+    def sample(self, bot: Bot) -> Any:
+        return self._services.monitor.sample_of(bot.id)
+
+    def memory_limit(self, bot: Bot) -> int:
+        return relief.limit_of(bot.spec, self._services.settings.limits)
+
+    def log_bytes(self, bot: Bot) -> int:
+        return folders.usage(self._services.paths.bot_logs(bot.id))
+
+
+def exit_view(exit: Exit | None) -> dict[str, Any] | None:
+    if exit is None:
+        return None
+    return {
+        "code": exit.code,
+        "signal": None if exit.signal is None else signal_name(exit.signal),
+        "reason": exit.cause or exit.words(),
+        "at": rfc3339(exit.at_wall),
+        "ran_s": round(exit.ran_s, 3),
+    }
+
+
+def _uptime(views: Views, bot: Bot) -> float | None:
+    started = bot.state.started_at
+    return None if started is None else round(max(0.0, views.now - started), 3)
+
+
+def _retry_at(views: Views, bot: Bot) -> str | None:
+    deadline = bot.state.deadline
+    return views.at(deadline.at) if deadline is not None and bot.state.phase == "backoff" else None
+
+
+def _sampled(key: str) -> Field:
+    def field(views: Views, bot: Bot) -> Any:
+        sample = views.sample(bot)
+        return None if sample is None else getattr(sample, key)
+
+    return field
+
+
+FIELDS: dict[str, Field] = {
+    "id": lambda v, b: b.spec.id,
+    "user": lambda v, b: b.spec.user,
+    "name": lambda v, b: b.spec.name,
+    "phase": lambda v, b: b.state.phase,
+    "health": lambda v, b: b.health,
+    "desired": lambda v, b: "running" if b.state.wanted else "stopped",
+    "pid": lambda v, b: b.state.pid,
+    "started_at": lambda v, b: v.at(b.state.started_at),
+    "uptime_s": _uptime,
+    "restarts": lambda v, b: b.state.restarts,
+    "attempts": lambda v, b: b.state.attempts,
+    "generation": lambda v, b: b.state.generation,
+    "template": lambda v, b: b.spec.template,
+    "release": lambda v, b: b.spec.release,
+    "memory_bytes": _sampled("memory_bytes"),
+    "memory_limit_bytes": lambda v, b: v.memory_limit(b),
+    "cpu_percent": _sampled("cpu_percent"),
+    "last_exit": lambda v, b: exit_view(b.state.last_exit),
+    "next_retry_at": _retry_at,
+    "reason": lambda v, b: b.state.reason or b.state.health_note,
+    "labels": lambda v, b: b.spec.labels,
+    "port": lambda v, b: b.port,
+    "restart": lambda v, b: b.spec.restart,
+    "command": lambda v, b: b.spec.command,
+    "directory": lambda v, b: b.spec.directory,
+    "env": lambda v, b: dict.fromkeys((*b.spec.env, *b.spec.secret_names), "***"),
+    "created_at": lambda v, b: rfc3339(b.created_at_wall),
+    "log_bytes": lambda v, b: v.log_bytes(b),
+}
+
+
+def check_fields(fields: Sequence[str] | None) -> None:
+    for name in fields or ():
+        if name not in FIELDS:
+            near = nearest(name, FIELDS)
+            hint = f"did you mean {near}?" if near else f"known: {', '.join(FIELDS)}"
+            raise BotdError("invalid", f"fields: no field {name!r}", hint=hint, code=-32602)
+
+
+def event_view(event: StoredEvent) -> dict[str, Any]:
+    return {
+        "seq": event.seq,
+        "at": rfc3339(event.at_wall),
+        "id": event.id,
+        "kind": event.kind,
+        "text": event.text,
+        "generation": event.generation,
+    }

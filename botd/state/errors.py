@@ -1,0 +1,95 @@
+"""What can go wrong with the database, in words that its operator can act on.
+
+An environment that fails (disk, permissions, damage) is `unavailable`; a statement that should never
+have been asked for is `internal`. Neither ever carries a stored value: SQLite's messages name columns only.
+"""
+
+from __future__ import annotations
+
+import os
+import shlex
+import sqlite3
+import time
+
+from botd.contract.errors import BotdError
+from botd.contract.vocabulary import Kind
+
+
+class StoreError(BotdError):
+    """The database could not do what was asked of it; the batch was rolled back, nothing was changed."""
+
+    def __init__(self, path: str, cause: str, hint: str, *, kind: Kind = "unavailable") -> None:
+        super().__init__(kind, f"the database {path}: {cause}", hint=hint)
+        self.path = path
+
+
+class Damaged(StoreError):
+    """The database cannot be trusted. Nothing was written to it; the bots run on. `detail` is SQLite's finding."""
+
+    def __init__(self, path: str, detail: str) -> None:
+        super().__init__(path, f"is damaged: {detail}", _how_to_restore(path))
+        self.detail = detail
+
+
+def snapshot_path(path: str) -> str:
+    """Where the last good copy of the database at `path` is kept."""
+    return f"{path}.snapshot"
+
+
+def _how_to_restore(path: str) -> str:
+    # The write-ahead log must leave together with its database: SQLite would replay it onto the copy.
+    present = [file for file in (path, f"{path}-wal", f"{path}-shm", f"{path}-journal") if os.path.exists(file)]
+    aside = f"{path}.damaged"
+    commands = f"mkdir -p {shlex.quote(aside)} && mv {shlex.join(present)} {shlex.quote(aside)}"
+    good = snapshot_path(path)
+    try:
+        taken = time.strftime("%Y-%m-%d %H:%M:%SZ", time.gmtime(os.stat(good).st_mtime))
+    except OSError:
+        return f"there is no snapshot of it; to begin with an empty fleet: {commands}"
+    return f"to restore the snapshot of {taken}: {commands} && cp -p {shlex.quote(good)} {shlex.quote(path)}"
+
+
+_DISK_FULL = ("the disk is full", "free some space (botctl cleanup, df -h), then try again")
+_DENIED = (
+    "cannot be written",
+    "check the owner and mode of the file and of its folder, and whether the disk is read-only",
+)
+_CAUSES = {
+    sqlite3.SQLITE_FULL: _DISK_FULL,
+    sqlite3.SQLITE_READONLY: _DENIED,
+    sqlite3.SQLITE_PERM: _DENIED,
+    sqlite3.SQLITE_CANTOPEN: ("cannot be opened", _DENIED[1]),
+    sqlite3.SQLITE_BUSY: ("is locked by another process", "only one botd may use it: botctl daemon status"),
+    sqlite3.SQLITE_LOCKED: ("is locked by another process", "only one botd may use it: botctl daemon status"),
+    sqlite3.SQLITE_IOERR: (
+        "the disk refuses to read or write it",
+        "look for a full disk, a quota, a file size limit (ulimit -f) or a failing disk (dmesg)",
+    ),
+    sqlite3.SQLITE_NOMEM: ("not enough memory", "free some memory, then try again"),
+}
+
+
+def explain(path: str, error: sqlite3.Error) -> StoreError:
+    """The StoreError that says what `error` means for the database at `path`."""
+    code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR) & 0xFF
+    if code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
+        return Damaged(path, str(error))
+    if code in _CAUSES:
+        cause, hint = _CAUSES[code]
+        return StoreError(path, f"{cause} ({error})", hint)
+    return StoreError(path, str(error), "this is a fault of botd: please report it", kind="internal")
+
+
+def explain_os(path: str, error: OSError) -> StoreError:
+    """The same for a system call on the file itself."""
+    import errno
+
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        cause, hint = _DISK_FULL
+    elif error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+        cause, hint = _DENIED
+    elif error.errno in (errno.ENOENT, errno.ENOTDIR):
+        cause, hint = "its folder does not exist", f"create it: mkdir -p {shlex.quote(os.path.dirname(path))}"
+    else:
+        cause, hint = "cannot be used", "check the path, the disk and the limits of the process"
+    return StoreError(path, f"{cause} ({os.strerror(error.errno or 0)})", hint)

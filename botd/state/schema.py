@@ -1,0 +1,108 @@
+"""The tables, as numbered migrations: `PRAGMA user_version` counts those that a file has been through.
+
+A migration that was ever released is never edited; a change is a new one at the end of the list.
+What is wanted (`desired`) and what is (`observed`) are apart: the first is written when a user was told
+so, the second whenever a bot changes, and neither can overwrite the other.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Sequence
+
+from botd.state.errors import StoreError
+
+APPLICATION_ID = int.from_bytes(b"botd", "big")
+"""Marks a file as ours (`PRAGMA application_id`): another program's database is never touched."""
+
+# STRICT came with SQLite 3.37. Older libraries hold the same data, only less strictly.
+STRICT = " STRICT" if sqlite3.sqlite_version_info >= (3, 37) else ""
+
+Migration = Sequence[str]
+
+_V1: Migration = (
+    f"CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL){STRICT}",
+    f"""
+    CREATE TABLE desired (
+        id TEXT PRIMARY KEY,
+        user TEXT NOT NULL,
+        name TEXT NOT NULL,
+        wanted INTEGER NOT NULL,
+        spec TEXT NOT NULL,
+        port INTEGER UNIQUE,
+        source TEXT,
+        created_at REAL NOT NULL
+    ){STRICT}
+    """,
+    "CREATE INDEX desired_source ON desired (source) WHERE source IS NOT NULL",
+    f"""
+    CREATE TABLE observed (
+        id TEXT PRIMARY KEY REFERENCES desired (id) ON DELETE CASCADE,
+        boot_id TEXT NOT NULL,
+        generation INTEGER NOT NULL,
+        phase TEXT NOT NULL,
+        state TEXT NOT NULL
+    ){STRICT}
+    """,
+    f"""
+    CREATE TABLE secrets (
+        id TEXT NOT NULL REFERENCES desired (id) ON DELETE CASCADE,
+        name TEXT NOT NULL,
+        value BLOB NOT NULL,
+        PRIMARY KEY (id, name)
+    ){STRICT}
+    """,
+    # History outlives its bot: it refers to the id, not to the row.
+    f"""
+    CREATE TABLE events (
+        seq INTEGER PRIMARY KEY AUTOINCREMENT,
+        id TEXT,
+        at REAL NOT NULL,
+        kind TEXT NOT NULL,
+        text TEXT NOT NULL,
+        generation INTEGER
+    ){STRICT}
+    """,
+    "CREATE INDEX events_of_bot ON events (id, seq)",
+    f"CREATE TABLE requests (key TEXT PRIMARY KEY, at REAL NOT NULL, answer TEXT){STRICT}",
+    "CREATE INDEX requests_at ON requests (at)",
+)
+
+MIGRATIONS: tuple[Migration, ...] = (_V1,)
+
+
+def migrate(connection: sqlite3.Connection, path: str, migrations: Sequence[Migration] = MIGRATIONS) -> int:
+    """Bring the file to the newest schema; returns the version it had before.
+
+    Each migration is one transaction together with its number: a crash leaves the file before or after it.
+    Raises StoreError for a file of a newer botd or of another program, sqlite3.Error for anything else.
+    """
+    before = _version(connection, path, len(migrations))
+    for number, statements in enumerate(migrations[before:], before + 1):
+        connection.execute("BEGIN IMMEDIATE")
+        try:
+            for statement in statements:
+                connection.execute(statement)
+            connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+            connection.execute(f"PRAGMA user_version = {number}")
+            connection.execute("COMMIT")
+        except sqlite3.Error:
+            if connection.in_transaction:
+                connection.execute("ROLLBACK")
+            raise
+    return before
+
+
+def _version(connection: sqlite3.Connection, path: str, newest: int) -> int:
+    (version,) = connection.execute("PRAGMA user_version").fetchone()
+    (application,) = connection.execute("PRAGMA application_id").fetchone()
+    (tables,) = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
+    if application != APPLICATION_ID and (tables or version or application):
+        raise StoreError(path, "belongs to another program", "set BOTD_HOME to a folder of botd's own")
+    if version > newest:
+        raise StoreError(
+            path,
+            f"was written by a newer botd (schema {version}, this one knows {newest})",
+            "upgrade botd, or restore a copy from before the upgrade",
+        )
+    return int(version)

@@ -1,0 +1,232 @@
+"""The folders of a bot: made, measured and removed without ever following a link that somebody planted."""
+
+from __future__ import annotations
+
+import errno
+import os
+import re
+import secrets
+
+from botd.contract.errors import BotdError, invalid
+from botd.contract.manifest import ID_PATTERN
+from botd.contract.paths import Paths
+from botd.storage import tree
+
+TRASH = "trash"
+GRAVE_PREFIX = ".removing-"
+"""Stands at the start of no user's and no bot's name."""
+PRIVATE = 0o700
+
+_is_id = re.compile(ID_PATTERN).match
+
+
+def prepare_home(paths: Paths) -> None:
+    """Make the home and the folders of the daemon itself (0700); what is there already stays.
+
+    BotdError(unavailable) when they cannot be made, (denied) when the home belongs to somebody else.
+    """
+    try:
+        os.makedirs(paths.home, PRIVATE, exist_ok=True)
+        home = tree.open_directory(paths.home)
+    except OSError as error:
+        raise _unavailable(paths.home, error) from error
+    try:
+        owner = os.fstat(home).st_uid
+        if owner != os.geteuid():
+            raise BotdError(
+                "denied",
+                f"{paths.home} belongs to uid {owner}, not to uid {os.geteuid()} who runs botd",
+                hint="set BOTD_HOME to a folder of your own, or run botd as the owner of this one",
+            )
+        for name in ("run", "locks", "bots", "logs", "secrets", TRASH):
+            os.close(_make(home, name, f"{paths.home}/{name}"))
+    finally:
+        os.close(home)
+
+
+def prepare(paths: Paths, bot_id: str) -> None:
+    """Make the private folders of a bot: bots/USER/NAME/data and logs/USER/NAME, all of them 0700.
+
+    Nothing happens to those that exist, except that rights of others are taken away. BotdError: conflict when
+    a link or a file stands in the way; unavailable when the disk refuses.
+    """
+    user, name = _split(bot_id)
+    try:
+        home = tree.open_directory(paths.home)
+    except OSError as error:
+        raise _unavailable(paths.home, error) from error
+    try:
+        for parts in (("bots", user, name, "data"), ("logs", user, name)):
+            _make_all(home, parts, paths.home)
+    finally:
+        os.close(home)
+
+
+def remove_bot(paths: Paths, bot_id: str) -> tree.Removed:
+    """Remove the folders of a bot that is no more: its data and its logs. May take long: call it in a thread.
+
+    Errors as `remove`; what could not be removed stands in `problems`.
+    """
+    user, name = _split(bot_id)
+    done = tree.Removed()
+    home = tree.open_directory(paths.home)
+    try:
+        for top in ("bots", "logs"):
+            part = remove(home, (top, user, name))
+            done.entries += part.entries
+            done.bytes += part.bytes
+            done.problems += part.problems
+            _remove_if_empty(home, (top, user))
+    finally:
+        os.close(home)
+    return done
+
+
+def remove(home: int, parts: tuple[str, ...], identity: tuple[int, int] | None = None) -> tree.Removed:
+    """Remove HOME/parts[0]/parts[1]/... and all below it; nothing happens when there is nothing.
+
+    It is first moved into a folder of its own in trash/, which takes no time and leaves no half-removed bot behind,
+    and then removed there. With `identity` (st_dev, st_ino) only that very inode is removed. BotdError(conflict)
+    when a folder on the way is a link, or another inode stands at that place now.
+    """
+    shown = "/".join(parts)
+    try:
+        parent = tree.descend(home, parts[:-1])
+    except FileNotFoundError:
+        return tree.Removed()
+    try:
+        trash = _make(home, TRASH, TRASH)
+        try:
+            grave_name = f"{'+'.join(parts[-2:])[-200:]}.{secrets.token_hex(6)}"
+            done = _remove_through(trash, grave_name, parent, parts[-1], shown, identity)
+        finally:
+            os.close(trash)
+        if done is None:
+            # Its folder is a file system of its own; the grave has to be on the same one.
+            done = _remove_through(parent, GRAVE_PREFIX + secrets.token_hex(6), parent, parts[-1], shown, identity)
+        if done is None:
+            done = tree.Removed(problems=[f"{shown}: {os.strerror(errno.EXDEV)}"])
+        return done
+    finally:
+        os.close(parent)
+
+
+def usage(path: str) -> int:
+    """The bytes on disk (whole blocks) of a folder and all below it; 0 when there is none. Hard links count once."""
+    try:
+        fd = os.open(path, tree.DIRECTORY)
+    except OSError:
+        return 0
+    try:
+        return tree.survey(fd).bytes
+    finally:
+        os.close(fd)
+
+
+def _remove_through(
+    place: int, grave_name: str, parent: int, name: str, shown: str, identity: tuple[int, int] | None
+) -> tree.Removed | None:
+    """Move `name` into a new grave in the directory `place` and destroy it there; None when that is another device."""
+    done = tree.Removed()
+    os.mkdir(grave_name, PRIVATE, dir_fd=place)
+    grave = os.open(grave_name, tree.DIRECTORY, dir_fd=place)
+    try:
+        _check(parent, name, shown, identity)
+        _bury(parent, name, grave)
+        try:
+            _check(grave, "0", shown, identity)
+        except BotdError:
+            # Only a rename tells for certain what a name meant; what was not meant is put back.
+            os.rename("0", name, src_dir_fd=grave, dst_dir_fd=parent)
+            raise
+        done = tree.destroy(grave, "0")
+    except FileNotFoundError:
+        pass  # somebody was faster
+    except OSError as error:
+        if error.errno == errno.EXDEV:
+            return None
+        done.problem(f"{shown}: {error.strerror}")
+    finally:
+        os.close(grave)
+        _rmdir_if_empty(place, grave_name)
+    return done
+
+
+def _check(parent: int, name: str, shown: str, identity: tuple[int, int] | None) -> None:
+    st = os.stat(name, dir_fd=parent, follow_symlinks=False)
+    if identity is not None and identity != (st.st_dev, st.st_ino):
+        raise BotdError("conflict", f"{shown} was replaced by something else meanwhile; it was left alone")
+
+
+def _bury(parent: int, name: str, grave: int) -> None:
+    try:
+        os.rename(name, "0", src_dir_fd=parent, dst_dir_fd=grave)
+    except PermissionError:
+        tree.make_writable(parent, name)
+        os.rename(name, "0", src_dir_fd=parent, dst_dir_fd=grave)
+
+
+def _make_all(home: int, parts: tuple[str, ...], shown: str) -> None:
+    fd = os.dup(home)
+    try:
+        for part in parts:
+            shown = f"{shown}/{part}"
+            below = _make(fd, part, shown)
+            os.close(fd)
+            fd = below
+    finally:
+        os.close(fd)
+
+
+def _make(parent: int, name: str, shown: str) -> int:
+    """A descriptor of the directory `name` in `parent`, made when it is missing, open to its owner only."""
+    try:
+        try:
+            os.mkdir(name, PRIVATE, dir_fd=parent)
+        except FileExistsError:
+            pass  # the usual case
+        fd = tree.open_below(parent, name, shown)
+        try:
+            st = os.fstat(fd)
+            if st.st_mode & 0o777 != PRIVATE and st.st_uid == os.geteuid():
+                os.fchmod(fd, PRIVATE)
+        except BaseException:
+            os.close(fd)
+            raise
+        return fd
+    except OSError as error:
+        raise _unavailable(shown, error) from error
+
+
+def _remove_if_empty(home: int, parts: tuple[str, ...]) -> None:
+    """The folder of a user goes with the last bot in it."""
+    try:
+        parent = tree.descend(home, parts[:-1])
+    except (OSError, BotdError):
+        return  # nothing there that could be empty
+    try:
+        _rmdir_if_empty(parent, parts[-1])
+    finally:
+        os.close(parent)
+
+
+def _rmdir_if_empty(parent: int, name: str) -> None:
+    try:
+        os.rmdir(name, dir_fd=parent)
+    except OSError:
+        pass  # in use, or gone
+
+
+def _split(bot_id: str) -> tuple[str, str]:
+    if not _is_id(bot_id):
+        raise invalid("id", f"{bot_id!r} is not the id of a bot")
+    user, _, name = bot_id.partition("/")
+    return user, name
+
+
+def _unavailable(path: str, error: OSError) -> BotdError:
+    return BotdError(
+        "unavailable",
+        f"the folder {path} cannot be made: {error.strerror}",
+        hint="check its owner and rights, and the space and inodes left on its disk: df -h, df -i",
+    )

@@ -1,0 +1,105 @@
+"""One daemon per home: a lock for life, which says whose it is.
+
+The file is never unlinked: whoever removes a lock file while another process opens it splits the two onto
+different files, and both believe they are alone. The kernel gives the lock back when its holder dies in whatever way.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+
+from filelock import FileLock, Timeout
+
+from botd.contract.errors import BotdError
+from botd.contract.paths import Paths
+from botd.system.clock import Clock, rfc3339
+
+_FLAGS = os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
+
+
+@dataclass(frozen=True, slots=True)
+class Holder:
+    """Who wrote its name into a lock file: process id and the RFC 3339 time at which it took the lock."""
+
+    pid: int
+    since: str
+
+
+class InstanceLock:
+    """The lock of a running daemon. Keep the object for as long as the daemon lives."""
+
+    __slots__ = ("_lock", "path")
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+        # Not thread-local: released by whichever thread ends the daemon.
+        self._lock = FileLock(path, timeout=0, mode=0o600, thread_local=False)
+
+    def acquire(self, home: str, pid: int, wall: float) -> None:
+        """Take the lock now or raise BotdError: conflict, naming the holder; unavailable, when it cannot be made."""
+        try:
+            self._lock.acquire()
+        except Timeout:
+            raise _conflict(home, holder(self.path)) from None
+        except OSError as error:
+            raise BotdError(
+                "unavailable",
+                f"the lock {self.path} cannot be taken: {error.strerror or error}",
+                hint=f"check that {os.path.dirname(self.path)} is a folder that belongs to you and is writable",
+            ) from error
+        # flock belongs to filelock's own descriptor: writing and closing another one does not give it up.
+        self._write(f"{pid}\n{rfc3339(wall)}\n".encode())
+
+    def release(self) -> None:
+        """Give the lock back; nothing happens when it is not held."""
+        if self._lock.is_locked:
+            self._write(b"")
+            self._lock.release()
+
+    def _write(self, text: bytes) -> None:
+        try:
+            fd = os.open(self.path, os.O_WRONLY | _FLAGS)
+        except FileNotFoundError:
+            return  # somebody emptied the folder: nobody is left who could be told our name
+        try:
+            os.ftruncate(fd, 0)
+            os.write(fd, text)
+        except OSError:
+            pass  # a full disk: the lock holds all the same, only without a name
+        finally:
+            os.close(fd)
+
+
+def acquire(paths: Paths, clock: Clock) -> InstanceLock:
+    """The single-instance lock of this home, held until `release` or the end of the process. BotdError as above."""
+    lock = InstanceLock(paths.daemon_lock)
+    lock.acquire(paths.home, os.getpid(), clock.wall())
+    return lock
+
+
+def holder(path: str) -> Holder | None:
+    """Whose name stands in a lock file; None when there is none. Says nothing about whether the lock is held."""
+    try:
+        fd = os.open(path, os.O_RDONLY | _FLAGS)
+    except OSError:
+        return None
+    try:
+        lines = os.read(fd, 200).decode("ascii", "replace").splitlines()
+    except OSError:
+        return None
+    finally:
+        os.close(fd)
+    if len(lines) < 2 or not lines[0].isdigit() or not lines[1].isprintable():
+        return None
+    return Holder(int(lines[0]), lines[1])
+
+
+def _conflict(home: str, first: Holder | None) -> BotdError:
+    who = f"pid {first.pid}, since {first.since}" if first else "it is just starting or stopping"
+    return BotdError(
+        "conflict",
+        f"botd is already running for {home}: {who}",
+        hint="use it as it is, end it with: botctl daemon stop, or set BOTD_HOME for a second fleet",
+        details={"pid": first.pid, "since": first.since} if first else None,
+    )
