@@ -341,7 +341,8 @@ class Daemon:
         """End every life; what its owner wants stays on record, so that the next start brings it back."""
         wanted = {bot.id for bot in self._fleet if bot.state.wanted}
         alive = [bot for bot in self._fleet if bot.state.phase not in ("stopped", "failed")]
-        watch = self._engine.watch("stopped", {bot.id: bot.state.generation for bot in alive})
+        since = {bot.id: bot.state.generation for bot in alive}
+        watch = self._engine.watch("stopped", since, lambda bot_id, outcome: None)
         events: list[tuple[str, Event]] = [(bot.id, StopRequested("stopped with botd")) for bot in alive]
         self._engine.happened(events)
         await watch.wait(timeout_s)

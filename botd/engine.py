@@ -53,17 +53,19 @@ class Performer(Protocol):
     def acknowledge(self, bot_id: str, generation: int) -> None: ...
 
 
+Tell = Callable[[str, Outcome], None]
+
+
 class Watch:
     """Waits until each of some bots has reached a goal or cannot reach it any more."""
 
-    def __init__(self, engine: Engine, goal: Goal, since: dict[str, int]) -> None:
+    def __init__(self, engine: Engine, goal: Goal, since: dict[str, int], tell: Tell) -> None:
         self._engine = engine
         self._goal = goal
         self._since = since
         self._open = set(since)
         self._done = asyncio.get_running_loop().create_future()
-        self.outcomes: dict[str, Outcome] = {}
-        self.on_outcome: Callable[[str, Outcome], None] | None = None
+        self._tell = tell
 
     def look(self, bot_id: str) -> None:
         bot = self._engine.fleet.get(bot_id)
@@ -74,14 +76,12 @@ class Watch:
     def _settle(self, bot_id: str, outcome: Outcome) -> None:
         self._open.discard(bot_id)
         self._engine.unwatch(bot_id, self)
-        self.outcomes[bot_id] = outcome
-        if self.on_outcome is not None:
-            self.on_outcome(bot_id, outcome)
+        self._tell(bot_id, outcome)
         if not self._open and not self._done.done():
             self._done.set_result(None)
 
-    async def wait(self, timeout_s: float) -> dict[str, Outcome]:
-        """Every bot's outcome; those that are not there after `timeout_s` seconds are timeouts."""
+    async def wait(self, timeout_s: float) -> None:
+        """Return when every outcome was told; those that are not there after `timeout_s` seconds are timeouts."""
         try:
             for bot_id in list(self._open):
                 self.look(bot_id)
@@ -92,9 +92,13 @@ class Watch:
                 bot = self._engine.fleet.get(bot_id)
                 self._settle(bot_id, goals.timed_out(self._goal, bot.state if bot else None, timeout_s))
         finally:
-            for bot_id in self._open:
-                self._engine.unwatch(bot_id, self)
-        return self.outcomes
+            self.cancel()
+
+    def cancel(self) -> None:
+        """Tell nothing more."""
+        for bot_id in self._open:
+            self._engine.unwatch(bot_id, self)
+        self._open.clear()
 
 
 class Engine:
@@ -307,9 +311,12 @@ class Engine:
 
     # --- waiting ------------------------------------------------------------------------------------
 
-    def watch(self, goal: Goal, since: dict[str, int]) -> Watch:
-        """Call it before the request whose outcome is awaited. `since`: each bot's generation then."""
-        watch = Watch(self, goal, since)
+    def watch(self, goal: Goal, since: dict[str, int], tell: Tell) -> Watch:
+        """Call it before the request whose outcome is awaited. `since`: each bot's generation then.
+
+        `tell` gets every outcome once: at once, when it is certain, or at the timeout of `Watch.wait`.
+        """
+        watch = Watch(self, goal, since, tell)
         for bot_id in since:
             self._watches.setdefault(bot_id, set()).add(watch)
         return watch

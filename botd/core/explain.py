@@ -8,7 +8,7 @@ from botd.core.words import spoken
 
 def verdict(spec: Spec, state: BotState, now: float) -> str:
     last = state.last_exit
-    ended = f" Its last life {last.words()}." if last is not None else ""
+    ended = f" Its last life: {last.words()}." if last is not None else ""
     match state.phase:
         case "running":
             age = spoken(now - state.started_at) if state.started_at is not None else "some time"

@@ -518,7 +518,7 @@ _ROWS: dict[type, tuple[Handler | None, ...]] = {
     #                  stopped       starting        running        stopping                 backoff       failed
     StartRequested:   (_start,       _want,          _want,         _start_while_stopping,   _start,       _start),
     StopRequested:    (_unwant,      _stop,          _stop,         _stop_while_stopping,    _unwant,      _unwant),
-    RestartRequested: (_start,       _want,          _restart,      _start_while_stopping,   _start,       _start),
+    RestartRequested: (_start,       _restart,       _restart,      _start_while_stopping,   _start,       _start),
     DeleteRequested:  (_remove,      _delete,        _delete,       _delete_while_stopping,  _remove,      _remove),
     Spawned:          (None,         _spawned,       None,          _spawned,                None,         None),
     Running:          (None,         _running,       None,          _running_while_stopping, None,         None),

@@ -101,24 +101,24 @@ async def act(call: Call, verb: Verb, bots: Sequence[Bot], *, wait: bool, timeou
             asked.append(bot)
     if asked:
         since = {bot.id: bot.state.generation for bot in asked}
-        watch = engine.watch(action.goal, since) if wait else None
+        count = len(out)
+
+        def tell(bot_id: str, outcome: Outcome) -> None:
+            nonlocal count
+            count += 1
+            out[bot_id] = settled(call, bot_id, outcome, action.done)
+            call.progress(count, len(bots), out[bot_id])
+
+        watch = engine.watch(action.goal, since, tell)
         # A satisfied wish is recorded all the same: a bot that is wanted stays wanted.
         engine.request([(bot.id, action.event) for bot in asked])
-        if watch is None:
-            for bot in asked:
-                now = call.services.fleet.get(bot.id)
-                out[bot.id] = verdict(bot.id, now, ok=True, changed=True, result=f"{verb} requested")
-        else:
-            count = len(out)
-
-            def tell(bot_id: str, outcome: Outcome) -> None:
-                nonlocal count
-                count += 1
-                out[bot_id] = settled(call, bot_id, outcome, action.done)
-                call.progress(count, len(bots), out[bot_id])
-
-            watch.on_outcome = tell
+        if wait:
             await watch.wait(timeout_s)
+        else:
+            watch.cancel()
+            for bot in asked:
+                if bot.id not in out:
+                    out[bot.id] = verdict(bot.id, bot, ok=True, changed=True, result=f"{verb} requested")
     return [out[bot.id] for bot in bots]
 
 

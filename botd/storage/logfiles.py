@@ -165,8 +165,7 @@ def _open_all(folder: int, base: str) -> list[LogFile]:
     mark = cut_mark(names, log)
     # A rotation shifts the indexes before the files.
     ahead = 1 if mark is not None and log in names and idx not in names else 0
-    plan: list[tuple[str, str, int | None]] = [
-        (f"{log}.{n}", f"{idx}.{n + ahead}", None) for n in rotated(names, log)]
+    plan: list[tuple[str, str, int | None]] = [(f"{log}.{n}", f"{idx}.{n + ahead}", None) for n in rotated(names, log)]
     plan.append((log, f"{idx}.1" if ahead else idx, None if mark is None else mark[1]))
     if mark is not None:
         plan.append((mark[0], "", None))

@@ -73,9 +73,9 @@ def read(folders: Mapping[str, str], query: Query) -> Tail:
     explodes: BotdError(invalid) for a wrong expression, (timeout) when it takes too long.
     """
     if query.grep is not None:
-        from botd.storage import grep
+        from botd.storage.grep import search
 
-        return grep.read(folders, query)
+        return search(folders, query)
     return scan(folders, query, None)
 
 

@@ -7,17 +7,15 @@ from dataclasses import fields, replace
 
 import pytest
 from hypothesis import given
+from state_bots import RUNNING, specs, states
 
 from botd.core.bot import BotState, Deadline, Exit, Probe, Recovery, Spec
 from botd.state import codec
 from botd.state.codec import decode_spec, decode_state, encode_spec, encode_state
-from tests.state.fleet import RUNNING, specs, states
 
 
 def again(state: BotState) -> BotState:
-    return decode_state(
-        encode_state(state), wanted=state.wanted, generation=state.generation, phase=state.phase
-    )
+    return decode_state(encode_state(state), wanted=state.wanted, generation=state.generation, phase=state.phase)
 
 
 def read(**wire: object) -> BotState:
@@ -49,7 +47,14 @@ def test_no_field_is_forgotten(kind: type, carried: set[str]) -> None:
 
 def test_no_key_of_a_spec_is_forgotten() -> None:
     full = Spec(
-        "a/b", ("x",), "/", memory_bytes=1 << 20, probe=Probe("tcp", port=1), template="t", release="r", secret_names=("S",)
+        "a/b",
+        ("x",),
+        "/",
+        memory_bytes=1 << 20,
+        probe=Probe("tcp", port=1),
+        template="t",
+        release="r",
+        secret_names=("S",),
     )
     assert set(json.loads(encode_spec(full))) == set(codec._SPEC)
 

@@ -6,12 +6,12 @@ import sqlite3
 from pathlib import Path
 
 import pytest
+import state_v1
 
 from botd.contract.errors import BotdError
 from botd.state import schema
 from botd.state.connection import connect
 from botd.state.store import Store, StoreError
-from tests.state import make_old
 
 DATA = Path(__file__).parent / "data"
 
@@ -37,9 +37,9 @@ def layout(path: str) -> list[tuple[str, str]]:
 def test_an_old_database_opens_with_everything_in_it(path: str, name: str) -> None:
     from_text(path, name)
     store = Store.open(path)
-    assert store.load() == make_old.BOTS
-    assert store.secrets("alice/shop") == make_old.SECRETS
-    assert [tuple(event)[1:] for event in store.events()] == [tuple(event) for event in make_old.EVENTS]
+    assert store.load() == state_v1.BOTS
+    assert store.secrets("alice/shop") == state_v1.SECRETS
+    assert [tuple(event)[1:] for event in store.events()] == [tuple(event) for event in state_v1.EVENTS]
     assert [event.seq for event in store.events()] == [1, 2, 3]
     finished, begun = store.find_request("0:finished", 0), store.find_request("0:begun", 0)
     assert finished is not None and finished.answer == '{"ok":true}'
@@ -109,8 +109,8 @@ def test_a_library_without_strict_tables_holds_the_same(path: str, monkeypatch: 
     monkeypatch.setattr(schema.migrate, "__defaults__", (plain,))
     store = Store.open(path)
     assert not any("STRICT" in str(row) for row in store._connection.execute("SELECT sql FROM sqlite_master"))
-    make_old.fill(store)
-    assert store.load() == make_old.BOTS
+    state_v1.fill(store)
+    assert store.load() == state_v1.BOTS
     store.close()
 
 

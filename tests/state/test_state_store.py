@@ -7,15 +7,16 @@ import sqlite3
 import stat
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from state_bots import RUNNING, bot, specs, states, texts, with_secrets
 
 from botd.core.bot import BotState, Spec
 from botd.state import connection as connecting
 from botd.state.store import NewEvent, Pruned, Store, StoredBot, StoredRequest, StoreError, snapshot_path
-from tests.state.fleet import RUNNING, bot, specs, states, texts, with_secrets
 
 
 def put(store: Store, *bots: StoredBot) -> None:
@@ -41,15 +42,15 @@ def test_a_new_store_is_empty(store: Store) -> None:
 def test_bots_come_back_sorted_and_as_they_were(store: Store) -> None:
     bots = [bot("bob/b", port=20001), bot("alice/z", source="/srv/fleet.toml"), bot("alice/a", BotState())]
     put(store, *bots)
-    with reopened(store)._guard() as again:
-        again.close()
-    store = Store.open(store.path)
+    store = reopened(store)
     assert store.load() == sorted(bots, key=lambda one: one.spec.id)
     store.close()
 
 
 @settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
-@given(specs, states, st.floats(0, 4e9), st.none() | st.integers(1, 65535), st.none() | st.just("/srv/f.toml"), st.data())
+@given(
+    specs, states, st.floats(0, 4e9), st.none() | st.integers(1, 65535), st.none() | st.just("/srv/f.toml"), st.data()
+)
 def test_any_bot_comes_back(store, spec, state, created, port, source, data) -> None:
     stored = StoredBot(spec, state, created, port, source, "boot")
     secrets = {name: data.draw(texts) for name in spec.secret_names}
@@ -339,30 +340,38 @@ def test_a_snapshot_is_a_whole_private_store_of_its_own(store: Store, path: str)
 def test_the_files_are_never_open_to_others(folder: str, path: str, monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[int] = []
 
-    def watch(event: str, args: tuple[object, ...]) -> None:
-        for name in os.listdir(folder):
-            seen.append(stat.S_IMODE(os.stat(f"{folder}/{name}").st_mode))
+    def look() -> None:
+        seen.extend(stat.S_IMODE(os.stat(f"{folder}/{name}").st_mode) for name in os.listdir(folder))
+
+    def connect(*args: Any, **named: Any) -> sqlite3.Connection:
+        look()
+        connection = real(*args, **named)
+        connection.set_trace_callback(lambda statement: look())
+        return connection
 
     real = sqlite3.connect
-    monkeypatch.setattr(sqlite3, "connect", lambda *a, **k: (watch("", ()), real(*a, **k), watch("", ()))[1])
+    monkeypatch.setattr(sqlite3, "connect", connect)
     before = os.umask(0)
     try:
         store = Store.open(path)
         put(store, bot())
         store.snapshot()
-        watch("", ())
+        look()
         store.close()
     finally:
         os.umask(before)
-    assert len(seen) > 5 and set(seen) == {0o600}
+    assert len(seen) > 20 and set(seen) == {0o600}
 
 
 def test_a_file_that_was_copied_here_is_closed_to_others(store: Store, path: str) -> None:
     store.close()
     os.chmod(path, 0o644)
-    Path(f"{path}-wal").touch(0o644)
-    Store.open(path).close()
-    assert stat.S_IMODE(os.stat(path).st_mode) == 0o600
+    Path(f"{path}-wal").touch()
+    os.chmod(f"{path}-wal", 0o666)
+    store = Store.open(path)
+    put(store, bot())
+    assert {stat.S_IMODE(os.stat(file).st_mode) for file in (path, f"{path}-wal")} == {0o600}
+    store.close()
 
 
 def test_only_one_at_a_time(store: Store, path: str, monkeypatch: pytest.MonkeyPatch) -> None:

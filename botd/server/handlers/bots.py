@@ -104,8 +104,8 @@ async def wait(call: Call) -> dict[str, Any]:
         out[bot_id]["changed"] = False
         call.progress(len(out), len(bots), out[bot_id])
 
-    watch = call.services.engine.watch(call.params["for"], {bot.id: bot.state.generation for bot in bots})
-    watch.on_outcome = tell
+    since = {bot.id: bot.state.generation for bot in bots}
+    watch = call.services.engine.watch(call.params["for"], since, tell)
     await watch.wait(call.params["timeout_s"])
     return report(call, [out[bot.id] for bot in bots], began)
 

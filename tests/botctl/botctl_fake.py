@@ -4,13 +4,26 @@ from __future__ import annotations
 
 import json
 import os
+import pty
+import select
 import shutil
 import socket
+import subprocess
+import sys
 import tempfile
 import threading
-from typing import Any
+import time
+from typing import Any, NamedTuple
 
 from botd.contract.errors import BotdError
+
+DEADLINE_S = 20.0
+
+
+class Ran(NamedTuple):
+    status: int
+    out: str
+    err: str
 
 
 class FakeBotd:
@@ -155,3 +168,35 @@ def page(*items: dict[str, Any], next: str | None = None) -> dict[str, Any]:
 def clean_environ(fake: FakeBotd, **more: str) -> dict[str, str]:
     """What cron gives, plus where the fleet is."""
     return {"PATH": os.environ.get("PATH", "/usr/bin:/bin"), **fake.environ, **more}
+
+
+def spawn(fake: FakeBotd, *argv: str, **more: object) -> subprocess.Popen[str]:
+    """botctl as a process of its own, in a bare environment."""
+    environ = clean_environ(fake, **more.pop("environ", {}))  # type: ignore[arg-type] - a dict by convention
+    settings = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True} | more
+    return subprocess.Popen([sys.executable, "-P", "-m", "botctl", *argv], env=environ, **settings)  # type: ignore[call-overload] - settings of every kind
+
+
+def on_terminal(fake: FakeBotd, *argv: str, typed: str = "", columns: int = 100, **environ: str) -> Ran:
+    """botctl with a terminal as stdin, stdout and stderr; everything it shows comes back as `out`."""
+    parent, child = pty.openpty()
+    environment = clean_environ(fake, TERM="xterm", COLUMNS=str(columns), LANG="C.UTF-8", **environ)
+    command = [sys.executable, "-P", "-m", "botctl", *argv]
+    process = subprocess.Popen(command, env=environment, stdin=child, stdout=child, stderr=child)
+    os.close(child)
+    if typed:
+        os.write(parent, typed.encode())
+    shown = b""
+    deadline = time.monotonic() + DEADLINE_S
+    while time.monotonic() < deadline:
+        if not select.select([parent], [], [], 1)[0]:
+            continue
+        try:
+            data = os.read(parent, 65536)
+        except OSError:
+            break  # EIO: the last holder of the other end is gone
+        if not data:
+            break
+        shown += data
+    os.close(parent)
+    return Ran(process.wait(DEADLINE_S), shown.decode().replace("\r\n", "\n"), "")

@@ -1,6 +1,6 @@
 """Writes data/v1.sql, the database of the first botd, as it must open for ever.
 
-    python -m tests.state.make_old > tests/state/data/v1.sql
+    python tests/state/state_v1.py > tests/state/data/v1.sql
 
 Run once for each schema version, with the botd of that version; the result is checked in and never
 written again. (The dump of `sqlite3` leaves the numbers in the header out, so they are added.)
@@ -12,9 +12,10 @@ import shutil
 import sqlite3
 import tempfile
 
+from state_bots import RUNNING
+
 from botd.core.bot import BotState, Deadline, Exit, Probe, Recovery, Spec
 from botd.state.store import NewEvent, Store, StoredBot
-from tests.state.fleet import RUNNING
 
 SHOP = StoredBot(
     Spec(
@@ -86,7 +87,10 @@ def dump() -> str:
         fill(store)
         store.close()
         connection = sqlite3.connect(f"{folder}/botd.db")
-        header = [f"PRAGMA {name} = {connection.execute(f'PRAGMA {name}').fetchone()[0]};" for name in ("application_id", "user_version")]
+        header = [
+            f"PRAGMA {name} = {connection.execute(f'PRAGMA {name}').fetchone()[0]};"
+            for name in ("application_id", "user_version")
+        ]
         lines = [*header, *connection.iterdump()]
         connection.close()
         return "\n".join(lines)

@@ -1,0 +1,257 @@
+"""list, status, is-active, health, explain, resources, system: what they print and how they end."""
+
+import json
+
+import pytest
+from botctl_fake import bot, on_terminal, page
+
+from botd.contract.errors import BotdError
+from botd.contract.views import LIST_FIELDS
+
+
+def test_list_is_an_aligned_table(run, fake):
+    fake.script["bots.list"] = page(
+        bot(), bot("bob/newsletter", phase="failed", health="unhealthy", pid=None, uptime_s=None, reason="gave up")
+    )
+    assert run("list").out.splitlines() == [
+        "ID              PHASE      HEALTH      PID  UPTIME  RESTARTS  MEMORY   CPU  REASON",
+        "alice/shop      ● running  healthy    4711   3h20m         2     35M  2.1%",
+        "bob/newsletter  ✖ failed   unhealthy     -       -         2     35M  2.1%  gave up",
+    ]
+    assert fake.called("bots.list")[0]["fields"] == list(LIST_FIELDS)
+
+
+def test_list_asks_page_after_page(run, fake):
+    def pages(params, _):
+        return page(bot("a/z")) if params.get("after") == "a/b" else page(bot("a/a"), bot("a/b"), next="a/b")
+
+    fake.script["bots.list"] = pages
+    assert run("list", "-o", "name").out == "a/a\na/b\na/z\n"
+
+
+def test_list_for_programs_is_complete_and_alone_on_stdout(run, fake):
+    fake.script["bots.list"] = page(bot(), bot("bob/x"))
+    ran = run("list", "-o", "json")
+    document = json.loads(ran.out)
+    assert document["schema"] == 1
+    assert [item["id"] for item in document["items"]] == ["alice/shop", "bob/x"]
+    assert document["items"][0]["env"] == {"TOKEN": "***"}
+    assert "fields" not in fake.called("bots.list")[0]
+    assert ran.err == ""
+    lines = run("list", "-o", "jsonl").out.splitlines()
+    assert [json.loads(line)["id"] for line in lines] == ["alice/shop", "bob/x"]
+
+
+def test_wide_has_more_columns(run, fake):
+    fake.script["bots.list"] = page(bot(command=["node", "bot.js"]))
+    header, row = run("list", "-o", "wide").out.splitlines()
+    assert "COMMAND" in header
+    assert "node bot.js" in row
+    assert "tier=free" in row
+    assert "exited with status 1" in row
+
+
+def test_nothing_there_is_no_error_unless_something_was_named(run, fake):
+    fake.script["bots.list"] = page()
+    assert run("list") == (0, "", "")
+    assert run("list", "-o", "json").out == '{"schema":1,"items":[],"total":0}\n'
+    ran = run("list", "user:bob")
+    assert ran.status == 4
+    assert "no bot matches user:bob" in ran.err
+
+
+def test_a_sparse_answer_of_another_version_is_shown(run, fake):
+    fake.script["bots.list"] = {"items": [{"id": "a/b"}, "nonsense"]}
+    ran = run("list")
+    assert ran.status == 0
+    assert "a/b" in ran.out
+
+
+@pytest.mark.parametrize(("phase", "status"), [("running", 0), ("starting", 3), ("backoff", 3), ("failed", 3)])
+def test_is_active(run, fake, phase, status):
+    fake.script["bots.list"] = page({"id": "alice/shop", "phase": phase})
+    assert run("is-active", "alice/shop") == (status, f"{phase}\n", "")
+    assert run("is-active", "-q", "alice/shop") == (status, "", "")
+
+
+def test_is_active_of_nothing_and_of_many(run, fake):
+    fake.script["bots.list"] = page()
+    assert run("is-active", "alice/shop").status == 4
+    assert run("is-active", "alice/*").status == 2
+    assert run("is-active", "user:alice").status == 2
+
+
+def test_status_of_one_shows_everything_and_its_last_lines(run, fake):
+    fake.script["bots.status"] = page(bot())
+    fake.script["bots.logs"] = {
+        "schema": 1,
+        "items": [{"id": "alice/shop", "stream": "stdout", "at": "2026-01-02T03:04:06Z", "line": "ready"}],
+    }
+    out = run("status", "alice/shop").out
+    assert out.startswith("● alice/shop - running (healthy)\n")
+    assert "PID: 4711 (life 3)" in out
+    assert "14% of 256M" in out
+    assert "Last exit: status 1 (exited with status 1)" in out
+    assert "Command: node bot.js --name 'it'\"'\"'s'" in out
+    assert "Environment: TOKEN=***" in out
+    assert out.endswith("2026-01-02 03:04:06 ready\n")
+
+
+def test_status_without_its_lines_is_still_a_status(run, fake):
+    fake.script["bots.status"] = page(bot())
+    fake.script["bots.logs"] = BotdError("denied", "not yours")
+    ran = run("status", "alice/shop")
+    assert ran.status == 0
+    assert "not yours" in ran.out
+
+
+@pytest.mark.parametrize(("health", "status"), [("healthy", 0), ("recovered", 0), ("unknown", 3), ("unhealthy", 3)])
+def test_status_check(run, fake, health, status):
+    fake.script["bots.status"] = page(bot(), bot("alice/two", health=health))
+    assert run("status", "user:alice", "--check", "-q") == (status, "", "")
+
+
+def test_health_has_a_summary_and_a_row_for_each(run, fake):
+    fake.script["bots.health"] = {
+        "items": [
+            {"id": "a/b", "phase": "running", "health": "recovered", "uptime_s": 5, "attempts": 0, "restarts": 1},
+            {"id": "a/c", "phase": "failed", "health": "unhealthy", "note": "gave up", "attempts": 10, "restarts": 10},
+        ],
+        "summary": {"total": 2, "healthy": 1, "recovered": 1, "unhealthy": 1, "percentage": 50.0},
+    }
+    ran = run("health", "--check")
+    assert ran.status == 3
+    assert ran.out.splitlines()[0] == "2 bots  ████████████░░░░░░░░░░░░ 50%  1 healthy (1 recovered), 1 unhealthy"
+    assert ran.out.splitlines()[-1].endswith("gave up")
+
+
+def test_explain_tells_the_story(run, fake):
+    fake.script["bots.explain"] = {
+        "id": "a/b",
+        "phase": "failed",
+        "verdict": "it gave up after 10 attempts.",
+        "advice": ["botctl logs a/b"],
+        "events": [
+            {"seq": 1, "at": "2026-01-02T03:04:05Z", "id": "a/b", "kind": "exited", "text": "status 1"},
+            {"seq": 2, "at": "2026-01-02T03:04:35.5Z", "id": "a/b", "kind": "failed", "text": "gave up"},
+        ],
+        "recovery": {"attempts": 10, "successes": 0, "success_rate": 0.0},
+    }
+    out = run("explain", "a/b").out
+    assert out.startswith("✖ a/b is failed: it gave up after 10 attempts.\n")
+    assert "+30s  failed  gave up" in out
+    assert "Recovery: 10 attempts, 0 successful (0%)" in out
+    assert out.endswith("→ botctl logs a/b\n")
+    assert run("explain", "a/*").status == 2
+
+
+@pytest.mark.parametrize(
+    ("argv", "method"),
+    [
+        (("resources",), "users.resources"),
+        (("system", "status"), "system.status"),
+        (("system", "performance"), "system.performance"),
+        (("health",), "bots.health"),
+        (("config", "show"), "config.show"),
+        (("daemon", "status"), "daemon.status"),
+        (("events",), "events.list"),
+        (("explain", "a/b"), "bots.explain"),
+        (("cleanup", "--dry-run"), "system.cleanup"),
+        (("export",), "fleet.export"),
+    ],
+)
+@pytest.mark.parametrize(
+    "answer",
+    [
+        {},
+        {"items": None, "machine": [], "fleet": 3, "recovery": "x", "keeper": None, "warnings": [1, {}], "config": 1},
+        {"items": [{}], "machine": {}, "fleet": {}, "events": [{}], "summary": {}, "config": {"a": {}, "b": None}},
+    ],
+)
+def test_whatever_the_daemon_leaves_out_nothing_breaks(run, fake, argv, method, answer):
+    fake.script[method] = answer
+    ran = run(*argv)
+    assert ran.status == 0, ran.err
+    assert run(*argv, "-o", "wide").status == 0
+    assert json.loads(run(*argv, "-o", "json").out)["schema"] == 1
+
+
+def test_resources_draws_bars(run, fake):
+    fake.script["users.resources"] = {
+        "items": [{"user": "alice", "bots": 25, "bots_limit": 50, "running": 24, "memory_bytes": 1 << 30}],
+        "fleet": {"bots": 25, "bots_limit": 200},
+    }
+    row = run("resources").out.splitlines()[1]
+    assert row.startswith("alice  25/50  █████░░░░░")
+    assert "1G" in row
+    assert run("resources", "-o", "name").out == "alice\n"
+
+
+def test_system_status_of_a_whole_machine(run, fake):
+    fake.script["system.status"] = {
+        "machine": {
+            "cpu_count": 2,
+            "load": [0.5, 0.25, 0],
+            "memory_total_bytes": 8 << 30,
+            "memory_used_bytes": 2 << 30,
+            "memory_percent": 25.0,
+            "memory_threshold_percent": 80,
+            "disk_total_bytes": 100 << 30,
+            "disk_free_bytes": 5 << 30,
+            "uptime_s": 90000,
+        },
+        "fleet": {"total": 12, "by_phase": {"running": 11, "failed": 1}, "limit": 200, "percent_healthy": 91.7},
+        "daemon": {"pid": 5, "version": "1", "uptime_s": 60, "memory_bytes": 30 << 20, "cpu_s": 1.5},
+        "warnings": [{"text": "bots run as root", "remedy": "isolation"}],
+    }
+    out = run("system", "status").out
+    assert "Memory: █████░░░░░░░░░░░░░░░ 25% 2G of 8G; no starts over 80%" in out
+    assert "Bots: 12 of at most 200" in out
+    assert "Phases: 11 running, 1 failed" in out
+    assert "⚠ bots run as root\n    try: isolation" in out
+
+
+def test_on_a_terminal_there_are_colours_a_footer_and_nothing_too_wide(fake):
+    fake.script["bots.list"] = page(bot(), bot("bob/x", phase="backoff", reason="waits " + "very " * 40 + "long"))
+    ran = on_terminal(fake, "list", columns=90)
+    assert ran.status == 0
+    assert "\x1b[32m● running\x1b[0m" in ran.out
+    assert "2 bots: \x1b[32m1 running\x1b[0m, \x1b[33m1 backoff\x1b[0m" in ran.out
+    plain = on_terminal(fake, "list", columns=90, NO_COLOR="1").out
+    assert "\x1b" not in plain
+    assert "…" in plain
+    assert max(map(len, plain.splitlines())) <= 90
+
+
+def test_nothing_is_cut_and_nothing_coloured_where_there_is_no_terminal(run, fake, monkeypatch):
+    reason = "very " * 100 + "long"
+    fake.script["bots.list"] = page(bot(reason=reason))
+    ran = run("list")
+    assert reason in ran.out
+    assert "\x1b" not in ran.out + ran.err
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    assert "\x1b[32m" in run("list").out
+    monkeypatch.setenv("NO_COLOR", "1")
+    assert "\x1b" not in run("list").out
+
+
+def test_ascii_where_unicode_is_not_wanted(run, fake, monkeypatch):
+    fake.script["bots.list"] = page(bot())
+    monkeypatch.setenv("LC_ALL", "C")
+    assert run("list").out.isascii()
+
+
+def test_control_characters_never_reach_a_terminal(fake):
+    evil = "\x1b]0;owned\x07\x1b[2J\u202egnp.exe\nfake line"
+    fake.script["bots.status"] = page(bot(reason=evil, labels={"a": evil}, command=[evil]))
+    fake.script["bots.logs"] = {
+        "items": [{"id": "a/b", "stream": "stdout", "at": "", "line": f"\x1b[31mred\x1b[0m {evil}"}]
+    }
+    shown = on_terminal(fake, "status", "alice/shop").out
+    assert "\x1b]0" not in shown
+    assert "\x1b[2J" not in shown
+    assert "\x07" not in shown
+    assert "\u202e" not in shown
+    assert "\nfake line" not in shown
+    assert "\x1b[31mred" in shown  # the bot's own colours stay
+    assert "\x1b[31mred" not in on_terminal(fake, "status", "alice/shop", NO_COLOR="1").out
