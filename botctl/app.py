@@ -161,6 +161,10 @@ def _callback(command: options.Command) -> Any:
     """The function that Typer calls for `command`, with the signature that it reads the options from."""
 
     def call(context: typer.Context, **values: Any) -> int:
+        for option in command.options:
+            # Typer's range lets NaN through, which compares false with everything.
+            if option.kind == "number" and values[option.name] != values[option.name]:
+                raise invalid("", f"{option.flags[-1]} is no number", hint=f"botctl {command.name} --help")
         before: dict[str, Any] = context.obj or {}
         given = {
             option.name: before[option.name]

@@ -9,6 +9,7 @@ import shutil
 import sys
 import time
 
+from botctl.findings import FAIL, GOOD, WARN, finding
 from botctl.kernel import features
 from botctl.render.panel import part
 from botctl.render.units import duration, size
@@ -20,11 +21,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from typing import Any
 
+    from botctl.findings import Finding
     from botctl.invocation import Invocation
     from botd.contract.paths import Paths
-
-GOOD, WARN, FAIL = "good", "warning", "problem"
-Finding = dict[str, str]
 
 _KERNEL = (5, 10)
 _FILES = 4096
@@ -39,71 +38,67 @@ def every_check(invocation: Invocation) -> list[Finding]:
         paths = invocation.paths
         findings += [_socket_path(paths), *_home(paths)]
     except BotdError as error:
-        return [*findings, _finding("home", FAIL, error.message, error.hint)]
+        return [*findings, finding("home", FAIL, error.message, error.hint)]
     return [*findings, *_daemon(invocation)]
-
-
-def _finding(check: str, level: str, text: str, remedy: str = "") -> Finding:
-    return {"check": check, "level": level, "text": text, "remedy": remedy}
 
 
 def _python() -> Finding:
     text = f"{platform.python_version()} at {sys.executable}"
     if sys.version_info < (3, 11):  # noqa: UP036 - a doctor looks, it does not assume
-        return _finding("python", FAIL, text, "install Python 3.11 or newer")
-    return _finding("python", GOOD, text)
+        return finding("python", FAIL, text, "install Python 3.11 or newer")
+    return finding("python", GOOD, text)
 
 
 def _kernel() -> Finding:
     release = os.uname().release
     numbers = [part for part in release.replace("-", ".").split(".")[:2] if part.isdecimal()]
     if os.uname().sysname != "Linux" or len(numbers) < 2:
-        return _finding("kernel", FAIL, f"{os.uname().sysname} {release}", "botd runs on Linux 5.10 or newer")
+        return finding("kernel", FAIL, f"{os.uname().sysname} {release}", "botd runs on Linux 5.10 or newer")
     if (int(numbers[0]), int(numbers[1])) < _KERNEL:
-        return _finding("kernel", FAIL, f"Linux {release}", "botd needs Linux 5.10 or newer")
-    return _finding("kernel", GOOD, f"Linux {release}")
+        return finding("kernel", FAIL, f"Linux {release}", "botd needs Linux 5.10 or newer")
+    return finding("kernel", GOOD, f"Linux {release}")
 
 
 def _features() -> Iterator[Finding]:
     for feature in features():
         level = GOOD if feature.present else FAIL if feature.needed else WARN
         remedy = "" if feature.present else feature.remedy
-        yield _finding(feature.name, level, feature.text, remedy)
+        yield finding(feature.name, level, feature.text, remedy)
 
 
 def _open_files() -> Finding:
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if hard != resource.RLIM_INFINITY and hard < _FILES:
         text = f"{soft}, at most {hard}: enough for some {max(hard // 4 - 16, 0)} bots"
-        return _finding("open files", WARN, text, "ulimit -n 65536, or LimitNOFILE=65536 in the unit")
+        return finding("open files", WARN, text, "ulimit -n 65536, or LimitNOFILE=65536 in the unit")
     limit = "unlimited" if hard == resource.RLIM_INFINITY else f"{hard:,}"
-    return _finding("open files", GOOD, f"{soft:,}, botd raises it up to {limit}")
+    return finding("open files", GOOD, f"{soft:,}, botd raises it up to {limit}")
 
 
 def _clock() -> Finding:
     if time.time() < 1_700_000_000:
         now = time.strftime("%Y-%m-%d %H:%M:%S")
-        return _finding("clock", WARN, f"it says {now}", "set the clock, for example: timedatectl set-ntp true")
-    return _finding("clock", GOOD, time.strftime("%Y-%m-%d %H:%M:%S %Z"))
+        return finding("clock", WARN, f"it says {now}", "set the clock, for example: timedatectl set-ntp true")
+    return finding("clock", GOOD, time.strftime("%Y-%m-%d %H:%M:%S %Z"))
 
 
 def _whoami() -> Finding:
     if os.geteuid() == 0:
-        return _finding(
+        return finding(
             "user",
             WARN,
             "root: bots would run as root as well",
             'run botd as a user of its own, or set security.isolation to "uid"',
         )
-    return _finding("user", GOOD, f"uid {os.geteuid()}")
+    return finding("user", GOOD, f"uid {os.geteuid()}")
 
 
 def _socket_path(paths: Paths) -> Finding:
     try:
         paths.check_socket()
     except BotdError as error:
-        return _finding("socket path", FAIL, error.message, error.hint)
-    return _finding("socket path", GOOD, paths.socket)
+        return finding("socket path", FAIL, error.message, error.hint)
+    return finding("socket path", GOOD, paths.socket)
 
 
 def _home(paths: Paths) -> Iterator[Finding]:
@@ -115,34 +110,34 @@ def _home(paths: Paths) -> Iterator[Finding]:
         level = GOOD if os.access(place, os.W_OK | os.X_OK) else FAIL
         remedy = "" if level == GOOD else "set BOTD_HOME to a folder of your own"
         text = f"{home} is not there yet; {place} {'may' if level == GOOD else 'may not'} be written"
-        yield _finding("home", level, text, remedy)
+        yield finding("home", level, text, remedy)
     else:
         yield _owned(home)
     try:
         space, inodes = shutil.disk_usage(place), os.statvfs(place)
     except OSError as error:
-        yield _finding("disk", FAIL, f"{place}: {error.strerror}", "check the mount")
+        yield finding("disk", FAIL, f"{place}: {error.strerror}", "check the mount")
         return
     low = space.free < _FREE_BYTES
     text = f"{size(space.free)} free of {size(space.total)}"
-    yield _finding("disk", WARN if low else GOOD, text, "botctl cleanup, or a larger disk" if low else "")
+    yield finding("disk", WARN if low else GOOD, text, "botctl cleanup, or a larger disk" if low else "")
     # A file system without a fixed number of inodes reports zero.
     if inodes.f_files and inodes.f_favail < _FREE_INODES:
-        yield _finding("inodes", WARN, f"{inodes.f_favail:,} left", "remove small files, or a larger disk")
+        yield finding("inodes", WARN, f"{inodes.f_favail:,} left", "remove small files, or a larger disk")
 
 
 def _owned(home: str) -> Finding:
     try:
         status = os.stat(home)
     except OSError as error:
-        return _finding("home", FAIL, f"{home}: {error.strerror}", "check its permissions")
+        return finding("home", FAIL, f"{home}: {error.strerror}", "check its permissions")
     if not os.path.isdir(home):
-        return _finding("home", FAIL, f"{home} is no folder", "move it away, or set BOTD_HOME")
+        return finding("home", FAIL, f"{home} is no folder", "move it away, or set BOTD_HOME")
     if not os.access(home, os.R_OK | os.X_OK):
-        return _finding("home", WARN, f"{home} belongs to uid {status.st_uid}", "set BOTD_HOME to your own fleet")
+        return finding("home", WARN, f"{home} belongs to uid {status.st_uid}", "set BOTD_HOME to your own fleet")
     if status.st_mode & 0o022:
-        return _finding("home", FAIL, f"{home} may be written by others", f"chmod go-w {home}")
-    return _finding("home", GOOD, home)
+        return finding("home", FAIL, f"{home} may be written by others", f"chmod go-w {home}")
+    return finding("home", GOOD, home)
 
 
 def _daemon(invocation: Invocation) -> Iterator[Finding]:
@@ -152,24 +147,24 @@ def _daemon(invocation: Invocation) -> Iterator[Finding]:
         # Not running is no fault: the next command starts it. Anything else is one.
         absent = error.exit == Exit.UNREACHABLE and "not running" in error.message
         text = "not running; it starts when it is needed" if absent else error.message
-        yield _finding("botd", GOOD if absent else FAIL, text, "" if absent else error.hint)
+        yield finding("botd", GOOD if absent else FAIL, text, "" if absent else error.hint)
         return
     up = duration(status.get("uptime_s"))
-    yield _finding("botd", GOOD, f"pid {status.get('pid')}, version {status.get('version')}, up {up}")
+    yield finding("botd", GOOD, f"pid {status.get('pid')}, version {status.get('version')}, up {up}")
     yield _keeper(part(status, "keeper"))
     yield from _told_by_daemon(status)
 
 
 def _keeper(keeper: dict[str, Any]) -> Finding:
     if keeper.get("connected") is False or keeper.get("pid") is None:
-        return _finding("keeper", FAIL, "botd is not connected to it", "botctl daemon logs")
-    return _finding("keeper", GOOD, f"pid {keeper['pid']}, containment: {keeper.get('containment', 'unknown')}")
+        return finding("keeper", FAIL, "botd is not connected to it", "botctl daemon logs")
+    return finding("keeper", GOOD, f"pid {keeper['pid']}, containment: {keeper.get('containment', 'unknown')}")
 
 
 def _told_by_daemon(status: dict[str, Any]) -> Iterator[Finding]:
     found = status.get("warnings")
     for warning in found if isinstance(found, list) else ():
         if isinstance(warning, dict):
-            yield _finding("warning", WARN, str(warning.get("text")), str(warning.get("remedy") or ""))
+            yield finding("warning", WARN, str(warning.get("text")), str(warning.get("remedy") or ""))
         else:
-            yield _finding("warning", WARN, str(warning))
+            yield finding("warning", WARN, str(warning))

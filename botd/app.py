@@ -203,10 +203,12 @@ class Daemon:
             self._memory_checked = (now, percent)
         return admission.admit_start(self._engine.settings.limits, percent)
 
-    def _choose_port(self) -> int:
+    def _choose_port(self, chosen: set[int]) -> int:
         limits = self._engine.settings.limits
-        taken = {bot.port for bot in self._fleet if bot.port is not None}
-        return choose_port(limits.port_first, limits.port_last, taken)
+        taken = {bot.port for bot in self._fleet if bot.port is not None} | chosen
+        port = choose_port(limits.port_first, limits.port_last, taken)
+        chosen.add(port)
+        return port
 
     def _keeper_view(self) -> KeeperView:
         hello = self._keeper.hello

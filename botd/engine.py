@@ -12,6 +12,7 @@ import asyncio
 import logging
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from typing import Protocol
 
 from botd.contract.errors import BotdError
@@ -51,6 +52,7 @@ class Performer(Protocol):
 
     def perform(self, bot: Bot, effect: Effect) -> None: ...
     def acknowledge(self, bot_id: str, generation: int) -> None: ...
+    def prepare(self, bot: Bot) -> None: ...
 
 
 Tell = Callable[[str, Outcome], None]
@@ -99,6 +101,11 @@ class Watch:
         for bot_id in self._open:
             self._engine.unwatch(bot_id, self)
         self._open.clear()
+
+
+def _only_pid(old: BotState, new: BotState) -> bool:
+    """The keeper knows every pid and tells it again: not worth a write on the way of every start."""
+    return old.pid != new.pid and old.phase == new.phase and replace(old, pid=new.pid) == new
 
 
 class Engine:
@@ -225,12 +232,16 @@ class Engine:
     def _commit(
         self, before: dict[str, BotState], notes: list[tuple[Bot, Note]], removed: list[Bot], *, durable: bool
     ) -> list[StoredEvent]:
-        if not (before or notes or removed):
-            return []
         wall = self._clock.wall()
         out: list[StoredEvent] = []
         gone = {bot.id for bot in removed}
-        changed = [(bot_id, self.fleet.bots[bot_id].state) for bot_id in before if bot_id not in gone]
+        changed = [
+            (bot_id, self.fleet.bots[bot_id].state)
+            for bot_id, old in before.items()
+            if bot_id not in gone and not _only_pid(old, self.fleet.bots[bot_id].state)
+        ]
+        if not (changed or notes or removed):
+            return []
         with self._store.batch(durable=durable or bool(removed)) as batch:
             batch.save_states(changed, self._boot_id)
             for bot_id, state in changed:
@@ -360,8 +371,10 @@ class Engine:
                 batch.insert_bot(stored, one.secrets)
                 seq = batch.add_event(bot.id, wall, "created", "created", 0)
                 recorded.append(StoredEvent(seq, bot.id, wall, "created", "created", 0))
+        assert self.performer is not None
         for bot in bots:
             self.fleet.add(bot)
+            self.performer.prepare(bot)
         self._tell(recorded)
         return bots
 

@@ -80,11 +80,21 @@ class Executor:
         except KeeperError as error:
             log.debug("%s: not acknowledged: %s", bot_id, error)
 
+    def prepare(self, bot: Bot) -> None:
+        """Make the folders of a new bot now, so that its starts find them. A failure is told at the start."""
+        try:
+            self._make_folders(bot)
+        except BotdError as error:
+            log.warning("%s: %s", bot.id, error.message)
+
+    def _make_folders(self, bot: Bot) -> None:
+        if bot.id not in self._prepared:
+            folders.prepare(self._paths, bot.id)
+            self._prepared.add(bot.id)
+
     def _spawn(self, bot: Bot, generation: int) -> None:
         try:
-            if bot.id not in self._prepared:
-                folders.prepare(self._paths, bot.id)
-                self._prepared.add(bot.id)
+            self._make_folders(bot)
             secrets = self._store.secrets(bot.id) if bot.spec.secret_names else {}
         except BotdError as error:
             # Told later: the decision that led here is still being carried out.

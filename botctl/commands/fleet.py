@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from botctl.commands.actions import DRY_RUN, GRACE_S, TIMEOUT, WAIT
-from botctl.manifests import read
 from botctl.options import Command, Option
 from botctl.render.changes import differing, show_changes, summary_in_words
 from botctl.render.documents import items_of, printed
@@ -67,6 +66,8 @@ def apply(invocation: Invocation, *, file: str | None, prune: bool, dry_run: boo
 def _manifest(file: str | None) -> dict[str, Any]:
     if file is None:
         raise invalid("", "which manifest?", hint="name it with -f, as in: -f fleet.toml")
+    from botctl.manifests import read  # the schema of a manifest needs `re`, tomllib and more
+
     source, bots = read(file)
     return {"source": source, "bots": bots}
 

@@ -26,36 +26,45 @@ class Column:
 
 
 def draw(terminal: Terminal, columns: Sequence[Column], rows: Sequence[Sequence[Cell]]) -> None:
-    """Print the rows. A cell is a text, or a text and its style; control characters are made visible."""
-    texts = [[clean(cell if isinstance(cell, str) else cell[0]) for cell in row] for row in rows]
+    """Print the rows. A cell is a text, or a text and its style; control characters are made visible.
+
+    Works column by column: what all texts of a column have in common is found out once, not per cell.
+    """
+    by_column: list[Sequence[Cell]] = list(zip(*rows, strict=True)) if rows else [()] * len(columns)
+    texts = [[clean(cell if isinstance(cell, str) else cell[0]) for cell in cells] for cells in by_column]
     widths = [
-        max([len(column.title), *(map(width_of, cells))])
-        for column, cells in zip(columns, zip(*texts, strict=True) if texts else [()] * len(columns), strict=True)
+        max([len(column.title), *_widths(of_column).values()]) for column, of_column in zip(columns, texts, strict=True)
     ]
     if terminal.width is not None:
         _shrink(widths, columns, terminal.width)
-    mark = terminal.pick("…", "~")
-    header = [_fit(column.title, width, column, mark) for column, width in zip(columns, widths, strict=True)]
-    out = [terminal.paint(_GAP.join(header).rstrip(), BOLD)]
-    for row, line in zip(rows, texts, strict=True):
-        cells = []
-        for cell, text, width, column in zip(row, line, widths, columns, strict=True):
-            fitted = _fit(text, width, column, mark)
-            style = "" if isinstance(cell, str) else cell[1]
-            if text == "-" and not style:
-                style = DIM
-            cells.append(terminal.paint(fitted, style) if style else fitted)
-        out.append(_GAP.join(cells).rstrip())
-    terminal.write("\n".join(out) + "\n")
+    printed = []
+    for column, cells, of_column, width in zip(columns, by_column, texts, widths, strict=True):
+        fitted = _fit([column.title, *of_column], width, column, terminal.pick("…", "~"))
+        if terminal.color:
+            fitted[1:] = [_painted(terminal, *pair) for pair in zip(cells, fitted[1:], strict=True)]
+        printed.append(fitted)
+    head, *lines = (_GAP.join(line).rstrip() for line in zip(*printed, strict=True))
+    terminal.write("\n".join([terminal.paint(head, BOLD), *lines]) + "\n")
 
 
-def _fit(text: str, width: int, column: Column, mark: str) -> str:
-    used = width_of(text)
-    if used > width:
-        text = cut(text, width, mark)
-        used = width_of(text)
-    pad = " " * (width - used)
-    return pad + text if column.right else text + pad
+def _widths(texts: Sequence[str]) -> dict[str, int]:
+    return {text: width_of(text) for text in set(texts)}
+
+
+def _fit(texts: Sequence[str], width: int, column: Column, mark: str) -> list[str]:
+    widths = _widths(texts)
+    if max(widths.values()) > width:
+        texts = [text if widths[text] <= width else cut(text, width, mark) for text in texts]
+        widths = _widths(texts)
+    if column.right:
+        return [" " * (width - widths[text]) + text for text in texts]
+    return [text + " " * (width - widths[text]) for text in texts]
+
+
+def _painted(terminal: Terminal, cell: Cell, fitted: str) -> str:
+    if isinstance(cell, str):
+        return terminal.paint(fitted, DIM) if cell == "-" else fitted
+    return terminal.paint(fitted, cell[1]) if cell[1] else fitted
 
 
 def _shrink(widths: list[int], columns: Sequence[Column], room: int) -> None:

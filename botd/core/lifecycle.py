@@ -29,6 +29,7 @@ Rules that hold everywhere:
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Literal
@@ -182,10 +183,15 @@ def _running(state: BotState, event: Event, c: Context) -> Decision:
         phase="running",
         since=c.now,
         started_at=c.now,
-        deadline=Deadline("settle", c.now + c.policy.settle_s),
+        deadline=Deadline("settle", _together(c.now + c.policy.settle_s)),
         reason="",
     )
     return Decision(after, (Note("started", f"life {state.generation} started, pid {state.pid}"),))
+
+
+def _together(at: float) -> float:
+    """The next tenth of a second: bots that started together settle in one decision instead of a thousand."""
+    return math.ceil(at * 10.0) / 10.0
 
 
 def _running_while_stopping(state: BotState, event: Event, c: Context) -> Decision:

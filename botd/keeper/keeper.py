@@ -367,6 +367,7 @@ class Keeper:
             life.final = _failed(life, *parse_report(life.report))
             life.final["pid"] = life.pid
         else:
+            life.running = True
             life.final = {"op": "exited", **name, **status_words(status), "at": instant(), "leftovers": life.killed}
         life.unrecorded = True
         self._record(life)

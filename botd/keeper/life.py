@@ -66,12 +66,12 @@ class Life:
             message = {"op": "state", **name, "live": True, "running": self.running, **self.facts}
             message["fds"] = self.fd_names()
             return message, self.fds(), RUNNING if self.running else STARTED
+        if self.told == STARTED and self.running:
+            return {"op": "running", **name}, [], RUNNING
         if self.final is not None:
             return (self.final, [], FINAL) if self.told < FINAL else None
         if self.told < STARTED:
             return {"op": "started", **name, **self.facts, "fds": self.fd_names()}, self.fds(), STARTED
-        if self.told < RUNNING and self.running:
-            return {"op": "running", **name}, [], RUNNING
         return None
 
     def fds(self) -> list[int]:

@@ -70,7 +70,8 @@ class Services:
     engine: Engine
     store: Store
     check_startable: Callable[[str], None]
-    choose_port: Callable[[], int]
+    choose_port: Callable[[set[int]], int]
+    """A port that is free and not in the given set, the ports that the same call has chosen already; it joins them."""
     monitor: Monitor
     clock: Clock
     paths: Paths

@@ -10,7 +10,7 @@ from typing import Any, Self
 from botd.core.bot import BotState, Spec
 from botd.state.codec import encode_spec, encode_state
 from botd.state.connection import Connection
-from botd.state.errors import explain
+from botd.state.errors import SQLITE_ERRORS, explain
 from botd.state.records import NewEvent, StoredBot
 
 _INSERT_BOT = """
@@ -32,8 +32,8 @@ class Batch:
     """`with store.batch() as batch:` everything in the block happens, or nothing of it.
 
     Committed at the end of the block; an exception out of the block rolls back. An error of the database
-    leaves the block as a StoreError. The changes of an existing bot raise LookupError when there is none.
-    Outside of the block, and in a second one, every method raises RuntimeError.
+    leaves the block as a StoreError. Changes of an existing bot raise LookupError when there is none.
+    Outside of the block every method raises RuntimeError.
     """
 
     __slots__ = ("_connection", "_durable", "_open")
@@ -50,7 +50,7 @@ class Batch:
         try:
             connection.set_durable(self._durable)
             connection.execute("BEGIN IMMEDIATE")
-        except sqlite3.Error as error:
+        except SQLITE_ERRORS as error:
             raise explain(connection.path, error) from error
         self._open = True
         return self
@@ -60,7 +60,7 @@ class Batch:
         if error is None:
             try:
                 self._connection.execute("COMMIT")
-            except sqlite3.Error as failure:
+            except SQLITE_ERRORS as failure:
                 self._roll_back()
                 raise explain(self._connection.path, failure) from failure
             return
@@ -73,18 +73,24 @@ class Batch:
         if self._connection.in_transaction:
             try:
                 self._connection.execute("ROLLBACK")
-            except sqlite3.Error as failure:
+            except SQLITE_ERRORS as failure:
                 raise explain(self._connection.path, failure) from failure
 
     def _run(self, sql: str, values: Sequence[Any]) -> sqlite3.Cursor:
         if not self._open:
             raise RuntimeError("the batch is not open: use it inside of its `with` block")
-        return self._connection.execute(sql, values)
+        try:
+            return self._connection.execute(sql, values)
+        except UnicodeDecodeError as error:
+            raise explain(self._connection.path, error) from error
 
     def _run_many(self, sql: str, rows: Iterable[Sequence[Any]]) -> None:
         if not self._open:
             raise RuntimeError("the batch is not open: use it inside of its `with` block")
-        self._connection.executemany(sql, rows)
+        try:
+            self._connection.executemany(sql, rows)
+        except UnicodeDecodeError as error:
+            raise explain(self._connection.path, error) from error
 
     def _change(self, bot_id: str, sql: str, values: Sequence[Any]) -> None:
         if self._run(sql, values).rowcount != 1:

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sqlite3
+from typing import Literal
 from urllib.parse import quote
 
-from botd.state.errors import Damaged, explain, explain_os
-from botd.state.schema import migrate
+from botd.state.errors import SQLITE_ERRORS, Damaged, StoreError, explain, explain_os
+from botd.state.schema import check_owner, migrate
+
+SMALLEST = 512
+"""Bytes: no SQLite database has less. It takes a shorter file for one that is still to be filled."""
 
 BUSY_TIMEOUT_S = 1.0
 """How long to wait for a lock while opening: an old botd may still be closing."""
@@ -29,16 +34,18 @@ class Connection(sqlite3.Connection):
             self.full = durable
 
 
-def connect(path: str) -> Connection:
+def connect(path: str, mode: Literal["rw", "ro"] = "rw") -> Connection:
     """An existing database file, as it is. Raises sqlite3.Error; never creates one."""
     connection: Connection = sqlite3.connect(
-        f"file:{quote(os.path.abspath(path))}?mode=rw",
+        f"file:{quote(os.path.abspath(path))}?mode={mode}",
         uri=True,
         timeout=BUSY_TIMEOUT_S,
         isolation_level=None,
         factory=Connection,
     )
     connection.path = path
+    # Strict, and without SQLite's habit to quote in its error what could not be decoded.
+    connection.text_factory = bytes.decode
     return connection
 
 
@@ -48,41 +55,75 @@ def open_database(path: str) -> Connection:
     Raises Damaged, or StoreError for everything else that stands in the way.
     """
     try:
-        _prepare_files(path)
-        connection = connect(path)
+        looked = False
+        if os.path.lexists(path):
+            looked = _look_over(path)
+        else:
+            _create(path)
+        return _settle(path, looked=looked)
     except OSError as error:
         raise explain_os(path, error) from error
-    except sqlite3.Error as error:
+    except SQLITE_ERRORS as error:
         raise explain(path, error) from error
+
+
+def _look_over(path: str) -> bool:
+    """Raises unless the file is sound and ours; changes nothing but its mode. False: it could not be looked at.
+
+    Read-only, because a connection that may write folds the log into the file when it is closed, and throws
+    it away where it cannot: what was damaged would be lost. Such a look needs 32 KiB on the disk, though,
+    and a fleet must open on a full one.
+    """
+    if not os.path.isfile(path):
+        raise StoreError(path, "is no regular file", "move it aside, or set BOTD_HOME to another folder")
+    if (left := os.stat(path).st_size) < SMALLEST:
+        # `_create` renames complete files only: this is no fleet that was just begun, but one that is lost.
+        raise Damaged(path, f"{left} bytes are left of it")
+    for file in (path, f"{path}-wal"):
+        if os.path.isfile(file) and os.stat(file).st_mode & 0o077:
+            os.chmod(file, 0o600)
+    if not os.access(path, os.R_OK | os.W_OK, effective_ids=True):
+        raise OSError(errno.EROFS if os.statvfs(path).f_flag & os.ST_RDONLY else errno.EACCES, path)
+    connection = connect(path, "ro")
     try:
-        _settle(connection)
-    except sqlite3.Error as error:
+        check_owner(connection, path)
+        check(connection)
+    except sqlite3.OperationalError as error:
+        if error.sqlite_errorcode & 0xFF in (sqlite3.SQLITE_IOERR, sqlite3.SQLITE_FULL, sqlite3.SQLITE_CANTOPEN):
+            return False
+        raise
+    finally:
         connection.close()
-        raise explain(path, error) from error
+    return True
+
+
+def _settle(path: str, *, looked: bool) -> Connection:
+    connection = connect(path)
+    try:
+        # One owner for as long as it is open: a second botd cannot write, a forgotten `sqlite3` shell cannot
+        # hold up the event loop, and the index of the log is in our memory instead of a shared file.
+        connection.execute("PRAGMA locking_mode = EXCLUSIVE")
+        if not looked:
+            check_owner(connection, path)
+            check(connection)
+        connection.execute("PRAGMA trusted_schema = OFF")
+        connection.execute("PRAGMA cell_size_check = ON")
+        connection.execute("PRAGMA secure_delete = ON")
+        connection.execute("PRAGMA foreign_keys = ON")
+        connection.set_durable(True)
+        connection.execute("PRAGMA journal_mode = WAL")
+        connection.execute(f"PRAGMA wal_autocheckpoint = {CHECKPOINT_PAGES}")
+        connection.execute(f"PRAGMA journal_size_limit = {CHECKPOINT_PAGES * 4096}")
+        migrate(connection, path)
+        # Take the lock now and not with the first batch. Nobody else has the file open then, so the index that
+        # the look before (or an older shell) has left is nobody's.
+        connection.execute("BEGIN IMMEDIATE")
+        connection.execute("COMMIT")
+        remove(f"{path}-shm")
     except BaseException:
         connection.close()
         raise
     return connection
-
-
-def _settle(connection: Connection) -> None:
-    # One owner for as long as it is open: a second botd cannot write, a forgotten `sqlite3` shell cannot hold
-    # up the event loop, and the index of the log is in our memory instead of a shared file.
-    connection.execute("PRAGMA locking_mode = EXCLUSIVE")
-    connection.execute("PRAGMA trusted_schema = OFF")
-    connection.execute("PRAGMA cell_size_check = ON")
-    connection.execute("PRAGMA secure_delete = ON")
-    connection.execute("PRAGMA foreign_keys = ON")
-    connection.execute("PRAGMA synchronous = FULL")
-    connection.full = True
-    check(connection)
-    migrate(connection, connection.path)
-    connection.execute("PRAGMA journal_mode = WAL")
-    # Take the lock now, and learn now whether SQLite had to open the file read-only.
-    connection.execute("BEGIN IMMEDIATE")
-    connection.execute("COMMIT")
-    connection.execute(f"PRAGMA wal_autocheckpoint = {CHECKPOINT_PAGES}")
-    connection.execute(f"PRAGMA journal_size_limit = {CHECKPOINT_PAGES * 4096}")
 
 
 def check(connection: Connection) -> None:
@@ -92,23 +133,8 @@ def check(connection: Connection) -> None:
         raise Damaged(connection.path, str(finding))
 
 
-def _prepare_files(path: str) -> None:
-    """Make sure that a file is there which is ours alone, or raise OSError, sqlite3.Error or Damaged.
-
-    A new database is built under another name and renamed when it is complete. So an empty file is never
-    one that was just begun: it is one that has lost everything, and must not pass for a new fleet.
-    """
-    if not os.path.lexists(path):
-        _create(path)
-    elif os.stat(path).st_size == 0:
-        raise Damaged(path, "the file is empty")
-    # SQLite gives the log the mode of the database; a file that was copied here may have any.
-    for file in (path, f"{path}-wal"):
-        if os.path.exists(file) and os.stat(file).st_mode & 0o077:
-            os.chmod(file, 0o600)
-
-
 def _create(path: str) -> None:
+    """Build a new database under another name and rename it when it is complete."""
     new = f"{path}.new"
     create_private(new)
     connection = connect(new)
@@ -117,7 +143,7 @@ def _create(path: str) -> None:
         migrate(connection, path)
     except BaseException:
         connection.close()
-        remove(new)
+        remove(new, f"{new}-journal")
         raise
     connection.close()
     publish(new, path)
@@ -125,15 +151,15 @@ def _create(path: str) -> None:
 
 def create_private(path: str) -> None:
     """A new empty file that only its owner may read, from its first moment on. Replaces a leftover."""
-    remove(path)
+    remove(path, f"{path}-journal", f"{path}-wal")
     os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
 
 
-def remove(path: str) -> None:
-    """Remove a database file that nobody uses, with its journal."""
-    for file in (path, f"{path}-journal", f"{path}-wal"):
-        if os.path.lexists(file):
-            os.unlink(file)
+def remove(*paths: str) -> None:
+    """Remove those of the files that are there."""
+    for path in paths:
+        if os.path.lexists(path):
+            os.unlink(path)
 
 
 def publish(new: str, path: str) -> None:

@@ -6,6 +6,7 @@ have been asked for is `internal`. Neither ever carries a stored value: SQLite's
 
 from __future__ import annotations
 
+import errno
 import os
 import shlex
 import sqlite3
@@ -69,8 +70,14 @@ _CAUSES = {
 }
 
 
-def explain(path: str, error: sqlite3.Error) -> StoreError:
+SQLITE_ERRORS = (sqlite3.Error, UnicodeDecodeError)
+"""What sqlite3 raises; the second for a text (also that of an error) that is not UTF-8 any more."""
+
+
+def explain(path: str, error: sqlite3.Error | UnicodeDecodeError) -> StoreError:
     """The StoreError that says what `error` means for the database at `path`."""
+    if isinstance(error, UnicodeDecodeError):
+        return Damaged(path, "a text in it is not UTF-8")
     code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR) & 0xFF
     if code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
         return Damaged(path, str(error))
@@ -82,8 +89,6 @@ def explain(path: str, error: sqlite3.Error) -> StoreError:
 
 def explain_os(path: str, error: OSError) -> StoreError:
     """The same for a system call on the file itself."""
-    import errno
-
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         cause, hint = _DISK_FULL
     elif error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):

@@ -77,7 +77,7 @@ def migrate(connection: sqlite3.Connection, path: str, migrations: Sequence[Migr
     Each migration is one transaction together with its number: a crash leaves the file before or after it.
     Raises StoreError for a file of a newer botd or of another program, sqlite3.Error for anything else.
     """
-    before = _version(connection, path, len(migrations))
+    before = check_owner(connection, path, len(migrations))
     for number, statements in enumerate(migrations[before:], before + 1):
         connection.execute("BEGIN IMMEDIATE")
         try:
@@ -93,7 +93,8 @@ def migrate(connection: sqlite3.Connection, path: str, migrations: Sequence[Migr
     return before
 
 
-def _version(connection: sqlite3.Connection, path: str, newest: int) -> int:
+def check_owner(connection: sqlite3.Connection, path: str, newest: int = len(MIGRATIONS)) -> int:
+    """The version of the file. Raises StoreError for a file of a newer botd or of another program."""
     (version,) = connection.execute("PRAGMA user_version").fetchone()
     (application,) = connection.execute("PRAGMA application_id").fetchone()
     (tables,) = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()

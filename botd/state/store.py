@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import os
-import sqlite3
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Self
@@ -16,7 +15,7 @@ from typing import Self
 from botd.state.batch import Batch
 from botd.state.codec import decode_spec, decode_state
 from botd.state.connection import Connection, check, connect, create_private, open_database, publish, remove
-from botd.state.errors import Damaged, StoreError, explain, explain_os, snapshot_path
+from botd.state.errors import SQLITE_ERRORS, Damaged, StoreError, explain, explain_os, snapshot_path
 from botd.state.records import NewEvent, Pruned, Sizes, StoredBot, StoredEvent, StoredRequest
 
 __all__ = [
@@ -72,7 +71,7 @@ class Store:
     def _guard(self) -> Iterator[Connection]:
         try:
             yield self._connection
-        except sqlite3.Error as error:
+        except SQLITE_ERRORS as error:
             raise explain(self.path, error) from error
 
     # --- bots -------------------------------------------------------------------------------------
@@ -194,12 +193,12 @@ class Store:
                 _copy(self._connection, new)
                 publish(new, goal)
             except BaseException:
-                remove(new)
+                remove(new, f"{new}-journal", f"{new}-wal")
                 raise
         except Damaged as error:
             # It is the copy that was looked at, but the original that is meant.
             raise Damaged(self.path, error.detail) from error
-        except sqlite3.Error as error:
+        except SQLITE_ERRORS as error:
             raise explain(goal, error) from error
         except OSError as error:
             raise explain_os(goal, error) from error

@@ -6,11 +6,13 @@ import errno
 import os
 import re
 import secrets
+from collections.abc import Callable
 
 from botd.contract.errors import BotdError, invalid
 from botd.contract.manifest import ID_PATTERN
 from botd.contract.paths import Paths
 from botd.storage import tree
+from botd.storage.measure import survey
 
 TRASH = "trash"
 GRAVE_PREFIX = ".removing-"
@@ -76,18 +78,24 @@ def remove_bot(paths: Paths, bot_id: str) -> tree.Removed:
             done.entries += part.entries
             done.bytes += part.bytes
             done.problems += part.problems
-            _remove_if_empty(home, (top, user))
+            remove_if_empty(home, (top, user))
     finally:
         os.close(home)
     return done
 
 
-def remove(home: int, parts: tuple[str, ...], identity: tuple[int, int] | None = None) -> tree.Removed:
+def remove(
+    home: int,
+    parts: tuple[str, ...],
+    identity: tuple[int, int] | None = None,
+    needed: Callable[[], bool] | None = None,
+) -> tree.Removed:
     """Remove HOME/parts[0]/parts[1]/... and all below it; nothing happens when there is nothing.
 
     It is first moved into a folder of its own in trash/, which takes no time and leaves no half-removed bot behind,
-    and then removed there. With `identity` (st_dev, st_ino) only that very inode is removed. BotdError(conflict)
-    when a folder on the way is a link, or another inode stands at that place now.
+    and then removed there. With `identity` (st_dev, st_ino) only that very inode is removed; `needed` is asked once
+    it is out of everybody's reach, and puts it back by saying True. BotdError(conflict) when a folder on the way is a
+    link, another inode stands at that place now, or it is needed.
     """
     shown = "/".join(parts)
     try:
@@ -98,12 +106,14 @@ def remove(home: int, parts: tuple[str, ...], identity: tuple[int, int] | None =
         trash = _make(home, TRASH, TRASH)
         try:
             grave_name = f"{'+'.join(parts[-2:])[-200:]}.{secrets.token_hex(6)}"
-            done = _remove_through(trash, grave_name, parent, parts[-1], shown, identity)
+            done = _remove_through(trash, grave_name, parent, parts[-1], shown, identity, needed)
         finally:
             os.close(trash)
         if done is None:
             # Its folder is a file system of its own; the grave has to be on the same one.
-            done = _remove_through(parent, GRAVE_PREFIX + secrets.token_hex(6), parent, parts[-1], shown, identity)
+            done = _remove_through(
+                parent, GRAVE_PREFIX + secrets.token_hex(6), parent, parts[-1], shown, identity, needed
+            )
         if done is None:
             done = tree.Removed(problems=[f"{shown}: {os.strerror(errno.EXDEV)}"])
         return done
@@ -118,13 +128,19 @@ def usage(path: str) -> int:
     except OSError:
         return 0
     try:
-        return tree.survey(fd).bytes
+        return survey(fd).bytes
     finally:
         os.close(fd)
 
 
 def _remove_through(
-    place: int, grave_name: str, parent: int, name: str, shown: str, identity: tuple[int, int] | None
+    place: int,
+    grave_name: str,
+    parent: int,
+    name: str,
+    shown: str,
+    identity: tuple[int, int] | None,
+    needed: Callable[[], bool] | None,
 ) -> tree.Removed | None:
     """Move `name` into a new grave in the directory `place` and destroy it there; None when that is another device."""
     done = tree.Removed()
@@ -135,6 +151,8 @@ def _remove_through(
         _bury(parent, name, grave)
         try:
             _check(grave, "0", shown, identity)
+            if needed is not None and needed():
+                raise BotdError("conflict", f"{shown} is needed again; it was left alone")
         except BotdError:
             # Only a rename tells for certain what a name meant; what was not meant is put back.
             os.rename("0", name, src_dir_fd=grave, dst_dir_fd=parent)
@@ -198,8 +216,8 @@ def _make(parent: int, name: str, shown: str) -> int:
         raise _unavailable(shown, error) from error
 
 
-def _remove_if_empty(home: int, parts: tuple[str, ...]) -> None:
-    """The folder of a user goes with the last bot in it."""
+def remove_if_empty(home: int, parts: tuple[str, ...]) -> None:
+    """Remove a folder that nothing is in; the folder of a user goes with the last bot in it."""
     try:
         parent = tree.descend(home, parts[:-1])
     except (OSError, BotdError):

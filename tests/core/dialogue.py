@@ -14,8 +14,8 @@ POLICY = RestartPolicy(delay_s=1.0, max_delay_s=8.0, reset_after_s=60.0, max_att
 class Dialogue:
     """`say` an event and get the effects, history apart in `notes`. `chance` 0: no jitter."""
 
-    def __init__(self, policy=POLICY, rules=Rules(), state=BotState(), now=1000.0):
-        self.policy, self.rules, self.state, self.now = policy, rules, state, now
+    def __init__(self, policy=POLICY, rules=None, now=1000.0):
+        self.policy, self.rules, self.state, self.now = policy, rules or Rules(), BotState(), now
         self.chance = 0.0
         self.refusal = None
         self.notes = []
@@ -36,8 +36,8 @@ class Dialogue:
 
     # --- short forms of what is said over and over ---
 
-    def come_up(self, request=StartRequested()):
-        effects = self.say(request)
+    def come_up(self, request=None):
+        effects = self.say(request or StartRequested())
         assert effects == [Spawn(self.state.generation)]
         return self.run()
 

@@ -3,7 +3,6 @@
 from dataclasses import fields, replace
 
 import pytest
-from dialogue import POLICY, Dialogue, words
 
 from botd.contract.vocabulary import PHASES
 from botd.core import recovery
@@ -29,6 +28,8 @@ from botd.core.events import (
 from botd.core.lifecycle import KILL_MARGIN_S, TABLE, IllegalEvent, Rules
 from botd.core.restart import REFUSED_RETRY_S
 
+from .dialogue import POLICY, Dialogue, words
+
 TERM = [Terminate(1, "SIGTERM", 10.0)]
 
 
@@ -36,20 +37,20 @@ TERM = [Terminate(1, "SIGTERM", 10.0)]
 
 # phase after, `stopping>` with what follows, then the effects; `=` the very same state, `!` illegal.
 CELLS = """
-                 | stopped        | starting               | running                | stopping         | backoff        | failed
-StartRequested   | starting spawn2| =                      | =                      | stopping>restart | starting spawn2| starting spawn2
-StopRequested    | =              | stopping>stop term1/10 | stopping>stop term1/10 | =                | stopped        | stopped
-RestartRequested | starting spawn2| stopping>restart term1/10 | stopping>restart term1/10 | stopping>restart | starting spawn2| starting spawn2
-DeleteRequested  | = remove       | stopping>delete term1/10 | stopping>delete term1/10 | stopping>delete | stopped remove | stopped remove
-Spawned          | !              | starting               | !                      | stopping>stop    | !              | !
-Running          | !              | running                | !                      | stopping>stop    | !              | !
-SpawnFailed      | = ack1         | backoff ack1           | !                      | stopped ack1     | = ack1         | = ack1
-SpawnRefused     | !              | backoff                | !                      | stopped          | !              | !
-Exited           | = ack1         | backoff ack1           | backoff ack1           | stopped ack1     | = ack1         | = ack1
-DeadlinePassed   | !              | !                      | running                | stopping>stop kill1/0 | starting spawn2 | !
-Condemned        | =              | =                      | stopping>retry term1/10 | =               | =              | =
-HealthReported   | =              | =                      | running                | =                | =              | =
-Rebooted         | stopped        | backoff                | backoff                | stopped          | backoff        | backoff
+                 | stopped         | starting                  | running                   | stopping              | backoff         | failed
+StartRequested   | starting spawn2 | =                         | =                         | stopping>restart      | starting spawn2 | starting spawn2
+StopRequested    | =               | stopping>stop term1/10    | stopping>stop term1/10    | =                     | stopped         | stopped
+RestartRequested | starting spawn2 | stopping>restart term1/10 | stopping>restart term1/10 | stopping>restart      | starting spawn2 | starting spawn2
+DeleteRequested  | = remove        | stopping>delete term1/10  | stopping>delete term1/10  | stopping>delete       | stopped remove  | stopped remove
+Spawned          | !               | starting                  | !                         | stopping>stop         | !               | !
+Running          | !               | running                   | !                         | stopping>stop         | !               | !
+SpawnFailed      | = ack1          | backoff ack1              | !                         | stopped ack1          | = ack1          | = ack1
+SpawnRefused     | !               | backoff                   | !                         | stopped               | !               | !
+Exited           | = ack1          | backoff ack1              | backoff ack1              | stopped ack1          | = ack1          | = ack1
+DeadlinePassed   | !               | !                         | running                   | stopping>stop kill1/0 | starting spawn2 | !
+Condemned        | =               | =                         | stopping>retry term1/10   | =                     | =               | =
+HealthReported   | =               | =                         | running                   | =                     | =               | =
+Rebooted         | stopped         | backoff                   | backoff                   | stopped               | backoff         | backoff
 """  # noqa: E501 - a table is read across
 
 EXAMPLES = {
@@ -104,7 +105,7 @@ def test_the_expectations_have_every_pair():
     assert len(TABLE) == len(PHASES) * len(EVENTS)
 
 
-@pytest.mark.parametrize("phase,name,cell", expected())
+@pytest.mark.parametrize("phase,name,cell", list(expected()))
 def test_every_cell(phase, name, cell):
     d = in_phase(phase)
     d.now += 100.0

@@ -97,7 +97,7 @@ def test_unknown_keys_are_ignored_and_missing_ones_filled() -> None:
     ],
 )
 def test_a_spoilt_state_is_refused_by_its_key(wire: dict[str, object], key: str) -> None:
-    with pytest.raises(ValueError, match=f"^{key}: "):
+    with pytest.raises(ValueError, match=rf"^{key}: "):
         read(**wire)
 
 
@@ -110,7 +110,7 @@ def test_what_is_no_object_is_refused(text: str) -> None:
 
 
 def test_an_unknown_phase_is_refused() -> None:
-    with pytest.raises(ValueError, match="^phase: 'asleep'"):
+    with pytest.raises(ValueError, match=r"^phase: 'asleep'"):
         decode_state("{}", wanted=True, generation=1, phase="asleep")
 
 
@@ -129,7 +129,7 @@ def test_an_unknown_phase_is_refused() -> None:
     ],
 )
 def test_a_spoilt_spec_is_refused_by_its_key(change: dict[str, object], key: str) -> None:
-    with pytest.raises(ValueError, match=f"^{key}: "):
+    with pytest.raises(ValueError, match=rf"^{key}: "):
         decode_spec("a/b", json.dumps({"command": ["a"], "directory": "/"} | change))
 
 

@@ -188,6 +188,15 @@ def test_on_a_full_disk_no_half_of_a_database_is_begun(small_disk: str) -> None:
     assert os.listdir(small_disk) == ["ballast"]
 
 
+@pytest.mark.root
+def test_damage_is_found_on_a_full_disk_as_well(small_disk: str, sound: bytes) -> None:
+    path = f"{small_disk}/botd.db"
+    Path(path).write_bytes(sound[: 4096 * 3] + bytes(4096) + sound[4096 * 4 :])
+    take_all_space(small_disk)
+    with pytest.raises(Damaged):
+        Store.open(path)
+
+
 def test_a_file_size_limit_refuses_the_batch_and_harms_nothing(folder: str, path: str) -> None:
     os.chmod(folder, 0o777)
 
@@ -256,7 +265,7 @@ def test_a_folder_that_is_not_there(folder: str) -> None:
 
 def test_a_folder_in_place_of_the_file(path: str) -> None:
     os.mkdir(path)
-    with pytest.raises(StoreError, match="cannot be opened"):
+    with pytest.raises(StoreError, match="is no regular file"):
         Store.open(path)
 
 
@@ -274,16 +283,18 @@ def sound(path: str) -> bytes:
 
 
 @pytest.mark.parametrize("content", [b"", b"x", b"garbage\n" * 1000, os.urandom(20_000), b"SQLite format 3\x00" * 512])
-def test_what_is_no_database_is_damaged_and_left_alone(path: str, content: bytes) -> None:
+def test_what_is_no_database_is_damaged_and_left_alone_with_its_log(path: str, content: bytes) -> None:
     Path(path).write_bytes(content)
+    Path(f"{path}-wal").write_bytes(b"its log")
     with pytest.raises(Damaged, match="is damaged: ") as caught:
         Store.open(path)
+    assert Path(f"{path}-wal").read_bytes() == b"its log"
     assert caught.value.detail and caught.value.path == path
     assert caught.value.kind == "unavailable"
     assert Path(path).read_bytes() == content
 
 
-@pytest.mark.parametrize("keep", [1, 100, 512, 4096, 3 * 4096 + 100, 0.5, -4096, -1])
+@pytest.mark.parametrize("keep", [1, 100, 512, 4096, 3 * 4096 + 100, 0.5, -4096])
 def test_a_cut_off_database_is_damaged_and_left_alone(path: str, sound: bytes, keep: float) -> None:
     cut = sound[: int(len(sound) * keep) if isinstance(keep, float) else keep]
     Path(path).write_bytes(cut)
@@ -335,6 +346,7 @@ def test_a_damaged_database_never_replaces_a_good_snapshot(path: str, sound: byt
     with open(path, "r+b") as file:
         file.seek(4096 * 3)
         file.write(bytes(4096))
+    store._connection.execute("PRAGMA shrink_memory")  # else the copy is made from sound pages in memory
     with pytest.raises(Damaged) as caught:
         store.snapshot()
     assert caught.value.path == path
@@ -362,7 +374,7 @@ def test_the_hint_restores_the_snapshot(folder: str, place: str) -> None:
     store = Store.open(path)
     assert [one.spec.id for one in store.load()] == ["a/kept"]
     store.close()
-    assert sorted(os.listdir(f"{path}.damaged")) == ["botd.db", "botd.db-wal"]
+    assert sorted(os.listdir(f"{path}.damaged")) == ["botd.db", "botd.db-shm", "botd.db-wal"]
 
 
 def test_the_hint_without_a_snapshot_begins_anew(path: str) -> None:

@@ -85,10 +85,11 @@ async def apply(call: Call) -> dict[str, Any]:
     for change in changes:
         if change.action in ("change", "restart", "start") and any(f.field == "directory" for f in change.fields):
             services.check_startable(wires[change.id]["directory"])
-    services.engine.create([new_bot(call, wires[change.id], source) for change in by_action.get("create", [])])
+    ports: set[int] = set()
+    services.engine.create([new_bot(call, wires[change.id], source, ports) for change in by_action.get("create", [])])
     services.engine.change(
         [
-            _changed(call, wires[change.id], change, source)
+            _changed(call, wires[change.id], change, source, ports)
             for change in changes
             if change.fields and change.action not in ("create", "delete")
         ]
@@ -127,10 +128,10 @@ def _verbs(changes: list[Change]) -> dict[Verb, list[Change]]:
     return {verb: of for verb, of in out.items() if of}
 
 
-def _changed(call: Call, wire: dict[str, Any], change: Change, source: str) -> ChangedBot:
+def _changed(call: Call, wire: dict[str, Any], change: Change, source: str, ports: set[int]) -> ChangedBot:
     bot = call.services.fleet.bots[change.id]
     spec = Spec.from_wire(wire)
-    port = (bot.port or call.services.choose_port()) if spec.wants_port else None
+    port = (bot.port or call.services.choose_port(ports)) if spec.wants_port else None
     names = ", ".join(one.field for one in change.fields)
     return ChangedBot(spec, wire.get("secrets", {}), port, source, f"changed by apply: {names}")
 

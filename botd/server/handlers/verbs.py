@@ -54,14 +54,15 @@ def add_bot(call: Call, wire: dict[str, Any], source: str | None) -> Bot:
     if bot_id in services.fleet.bots:
         hint = f"see it with: botctl status {bot_id}; change it with: botctl apply"
         raise BotdError("conflict", f"{bot_id} exists already", hint=hint)
-    return services.engine.create([new_bot(call, wire, source)])[0]
+    return services.engine.create([new_bot(call, wire, source, set())])[0]
 
 
-def new_bot(call: Call, wire: dict[str, Any], source: str | None) -> NewBot:
+def new_bot(call: Call, wire: dict[str, Any], source: str | None, ports: set[int]) -> NewBot:
+    """`ports` are those that this call has given out already; a port of this bot joins them."""
     if wire.get("template") is not None:
         raise no_template(wire["template"])
     call.services.check_startable(wire["directory"])
-    port = call.services.choose_port() if wire["port"] else None
+    port = call.services.choose_port(ports) if wire["port"] else None
     return NewBot(Spec.from_wire(wire), wire.get("secrets", {}), port, source)
 
 

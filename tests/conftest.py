@@ -1,0 +1,55 @@
+"""Fixtures that several folders share: private fleets with real processes."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parent / "e2e"))
+
+
+@pytest.fixture(scope="module")
+def shared_fleet():
+    """One running fleet with small delays for all tests of a module; use `fleet`, which hands it over empty."""
+    from fleet_house import Fleet
+
+    fleet = Fleet().up()
+    yield fleet
+    fleet.close()
+
+
+@pytest.fixture
+def fleet(shared_fleet):
+    """The module's fleet, without a bot."""
+    yield shared_fleet
+    shared_fleet.clear()
+
+
+@pytest.fixture
+def make_fleet():
+    """`make_fleet(...)`: a fleet of one's own, not yet running; see fleet_house.Fleet for the arguments."""
+    from fleet_house import Fleet
+
+    made = []
+
+    def make(*args, **options):
+        made.append(Fleet(*args, **options))
+        return made[-1]
+
+    yield make
+    problems = []
+    for one in made:
+        try:
+            one.close()
+        except AssertionError as error:
+            problems.append(str(error))
+    assert not problems, "\n".join(problems)
+
+
+def pytest_collection_modifyitems(items):
+    for item in items:
+        if item.get_closest_marker("root") and os.geteuid() != 0:
+            item.add_marker(pytest.mark.skip(reason="needs root"))
