@@ -14,6 +14,7 @@ from typer.exceptions import TyperException
 
 from botctl import options, tree
 from botctl.__main__ import invoke
+from botd import __version__
 from botd.contract.errors import BotdError, invalid, nearest
 
 _TYPES: dict[str, Any] = {"text": str, "whole": int, "number": float, "flag": bool}
@@ -142,9 +143,7 @@ def _root(
     **values: Any,
 ) -> None:
     if version:
-        from botctl.commands.tools import own_version
-
-        sys.stdout.write(f"botctl {own_version()}\n")
+        sys.stdout.write(f"botctl {__version__}\n")
         raise typer.Exit()
     context.obj = values
     if context.invoked_subcommand is None:

@@ -30,7 +30,7 @@ from botd.server.handlers import HANDLERS
 from botd.server.listener import Listener, open_to
 from botd.server.services import KeeperView, Services
 from botd.state.store import Store
-from botd.storage import folders
+from botd.storage import cleanup, folders
 from botd.system import lock
 from botd.system.clock import Clock
 from botd.system.machine import Machine
@@ -304,18 +304,19 @@ class Daemon:
             if not cleaning.cleanup_interval_s:
                 continue
             try:
-                await asyncio.to_thread(self._clean_files, cleaning)
+                await asyncio.to_thread(self._clean_files)
                 self._store.prune(requests_before_wall=self._clock.wall() - 3600)
                 self._store.checkpoint()
             except (BotdError, OSError) as error:
                 log.error("clean-up: %s", error)
 
-    def _clean_files(self, cleaning: Any) -> None:
-        from botd.storage import cleanup
-
+    def _clean_files(self) -> None:
+        settings = self._engine.settings
         known = frozenset(self._fleet.bots)
         live = frozenset(bot.id for bot in tuple(self._fleet) if bot.state.pid is not None)
-        items = cleanup.plan(self.paths, known, live, self._clock.wall(), cleaning)
+        items = cleanup.plan(
+            self.paths, known, live, self._clock.wall(), settings.cleaning, keep_logs=settings.output.keep
+        )
         cleanup.apply(self.paths, [item for item in items if not item.data], lambda bot_id: bot_id in self._fleet.bots)
 
     def _spawn_task(self, work: Any) -> None:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import replace
 from typing import Protocol
 
@@ -341,11 +341,8 @@ class Engine:
 
     # --- bots come and change -----------------------------------------------------------------------
 
-    def create(self, new: Sequence[NewBot]) -> list[Bot]:
-        """New bots, stopped, all of them or none: on disk when this returns.
-
-        Raises BotdError: limit, naming the limit and its value; conflict; unavailable.
-        """
+    def admit(self, new: Sequence[NewBot], leaving: Collection[str] = ()) -> None:
+        """Nothing, when there is room for these bots once those of `leaving` are gone. Raises as `create` does."""
         adding: Counter[str] = Counter()
         for one in new:
             adding[one.spec.user] += 1
@@ -353,12 +350,19 @@ class Engine:
                 raise BotdError(
                     "conflict", f"{one.spec.id} exists already", hint=f"see it: botctl status {one.spec.id}"
                 )
+        going = Counter(self.fleet.bots[bot_id].spec.user for bot_id in leaving)
         for user, count in adding.items():
-            refusal = admission.admit_bots(
-                self.settings.limits, user, self.fleet.count_of(user), len(self.fleet), count, len(new)
-            )
+            of_user, in_all = self.fleet.count_of(user) - going[user], len(self.fleet) - going.total()
+            refusal = admission.admit_bots(self.settings.limits, user, of_user, in_all, count, len(new))
             if refusal is not None:
                 raise refused(refusal)
+
+    def create(self, new: Sequence[NewBot]) -> list[Bot]:
+        """New bots, stopped, all of them or none: on disk when this returns.
+
+        Raises BotdError: limit, naming the limit and its value; conflict; unavailable.
+        """
+        self.admit(new)
         wall, now = self._clock.wall(), self._clock.boottime()
         bots = [
             Bot(one.spec, BotState(since=now), rules_of(one.spec), wall, port=one.port, source=one.source)

@@ -7,7 +7,7 @@ from botctl.render.documents import printed
 from botctl.render.events import event_style
 from botctl.render.phases import phase_style, symbol
 from botctl.render.terminal import BOLD, DIM, clean
-from botctl.render.units import duration, epoch, is_number, local
+from botctl.render.units import amount, duration, epoch, local
 from botd.contract import selector
 from botd.contract.errors import invalid
 from botd.contract.vocabulary import Exit
@@ -68,11 +68,9 @@ def _timeline(out: Terminal, events: list[dict[str, Any]]) -> None:
 def recovery_in_words(recovery: dict[str, Any]) -> str:
     """'7 attempts, 6 successful (86%), back after 310ms on average, 1.2s at worst'."""
     parts = [f"{recovery.get('attempts')} attempts"]
-    rate = recovery.get("success_rate")
+    rate = amount(recovery.get("success_rate"))
     if recovery.get("successes") is not None:
-        share = ""
-        if isinstance(rate, (int, float)) and is_number(rate):
-            share = f" ({rate * 100:.0f}%)" if rate <= 1 else f" ({rate:.0f}%)"
+        share = "" if rate is None else f" ({rate * 100:.0f}%)"
         parts.append(f"{recovery['successes']} successful{share}")
     mean, worst = recovery.get("mean_time_to_recovery_s"), recovery.get("worst_time_to_recovery_s")
     if mean is not None:

@@ -10,7 +10,7 @@ from botctl.render.documents import items_of, printed
 from botctl.render.phases import health_cell, health_style, phase_cell
 from botctl.render.table import Column, draw
 from botctl.render.terminal import BOLD, GREEN, RED, YELLOW, clean
-from botctl.render.units import ago, bar, duration, is_number
+from botctl.render.units import ago, amount, bar, duration
 from botctl.selection import SELECTORS, look_at, nothing_matches
 from botd.contract.vocabulary import Exit
 
@@ -60,9 +60,9 @@ def _show(invocation: Invocation, items: list[dict[str, Any]], summary: object) 
 
 def _headline(invocation: Invocation, summary: dict[str, Any]) -> str:
     out = invocation.out
-    share = summary.get("percentage")
+    share = amount(summary.get("percentage"))
     drawn = ""
-    if isinstance(share, (int, float)) and is_number(share):
+    if share is not None:
         style = GREEN if share >= 90 else YELLOW if share >= 60 else RED
         drawn = f"  {out.paint(bar(share / 100, 24, unicode=out.unicode), style)} {share:.0f}%"
     words = ("healthy", "unhealthy", "unknown", "stopped")

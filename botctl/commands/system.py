@@ -8,7 +8,7 @@ from botctl.render.documents import printed
 from botctl.render.panel import gauge, panel, part, warnings
 from botctl.render.phases import health_style, phases_in_words
 from botctl.render.terminal import clean
-from botctl.render.units import duration, local, number, percent, size
+from botctl.render.units import amount, duration, local, number, percent, size
 from botd.contract.vocabulary import Exit
 
 TYPE_CHECKING = False
@@ -34,16 +34,14 @@ def status(invocation: Invocation) -> int:
 def _machine(out: Terminal, machine: dict[str, Any]) -> list[tuple[str, Cell]]:
     load = machine.get("load")
     total, free = machine.get("disk_total_bytes"), machine.get("disk_free_bytes")
-    used = machine.get("memory_percent")
     limit = machine.get("memory_threshold_percent")
     bounded = f"; no starts over {percent(limit)}" if limit is not None else ""
     memory = f"{size(machine.get('memory_used_bytes'))} of {size(machine.get('memory_total_bytes'))}"
-    share = used / 100 if isinstance(used, (int, float)) else None
-    warn = limit / 100 if isinstance(limit, (int, float)) else 0.75
-    disk, disk_share = "", None
-    if isinstance(total, int) and isinstance(free, int) and total > 0:
-        disk_share = 1 - free / total
-        disk = f"{gauge(out, disk_share)} {size(free)} free of {size(total)}"
+    used, most = amount(machine.get("memory_percent")), amount(limit)
+    share = None if used is None else used / 100
+    warn = 0.75 if most is None else most / 100
+    room, space = amount(free), amount(total)
+    disk = f"{gauge(out, 1 - room / space)} {size(free)} free of {size(total)}" if room is not None and space else ""
     return [
         ("CPUs", number(machine.get("cpu_count"))),
         ("Load", " ".join(f"{value:.2f}" for value in load) if isinstance(load, list) else ""),

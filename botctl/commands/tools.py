@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from botctl.options import Command
 from botctl.render.documents import printed
+from botd import __version__
 from botd.contract import PROTOCOL
 from botd.contract.errors import BotdError
 from botd.contract.vocabulary import Exit
@@ -13,18 +14,8 @@ if TYPE_CHECKING:
     from botctl.invocation import Invocation
 
 
-def own_version() -> str:
-    """The version of the installed distribution."""
-    from importlib.metadata import PackageNotFoundError, version
-
-    try:
-        return version("botd")
-    except PackageNotFoundError:
-        return "unknown (not installed)"
-
-
 def version(invocation: Invocation) -> int:
-    own = {"botctl": own_version(), "protocol": PROTOCOL}
+    own = {"botctl": __version__, "protocol": PROTOCOL}
     try:
         daemon = invocation.call("daemon.version", autostart=False)
     except BotdError:

@@ -6,7 +6,7 @@ from botctl.options import Command, Option
 from botctl.render.documents import items_of, printed
 from botctl.render.table import Column, draw
 from botctl.render.terminal import GREEN, RED, YELLOW
-from botctl.render.units import bar, number, percent, size
+from botctl.render.units import amount, bar, number, percent, size
 from botd.contract.errors import not_found
 from botd.contract.vocabulary import Exit
 
@@ -72,9 +72,10 @@ def _of(show: Any, used: object, limit: object) -> str:
 
 
 def _bar(out: Terminal, used: object, limit: object) -> Cell:
-    if not isinstance(used, (int, float)) or not isinstance(limit, (int, float)) or limit <= 0:
+    known, most = amount(used), amount(limit)
+    if known is None or not most:
         return ""
-    share = used / limit
+    share = known / most
     style = RED if share >= 0.9 else YELLOW if share >= 0.75 else GREEN
     return bar(share, _CELLS, unicode=out.unicode), style
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from botctl.render.table import pairs
 from botctl.render.terminal import BOLD, GREEN, RED, YELLOW, clean
-from botctl.render.units import bar, is_number
+from botctl.render.units import amount, bar
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -26,10 +26,11 @@ def panel(out: Terminal, title: str, facts: Sequence[tuple[str, Cell]]) -> None:
 
 def gauge(out: Terminal, share: object, *, warn: float = 0.75, full: float = 0.9) -> str:
     """A coloured bar with its percentage; `share` is 0 to 1. Empty when it is no number."""
-    if not isinstance(share, (int, float)) or not is_number(share):
+    filled = amount(share)
+    if filled is None:
         return ""
-    style = RED if share >= full else YELLOW if share >= warn else GREEN
-    return f"{out.paint(bar(share, 20, unicode=out.unicode), style)} {share * 100:.0f}%"
+    style = RED if filled >= full else YELLOW if filled >= warn else GREEN
+    return f"{out.paint(bar(filled, 20, unicode=out.unicode), style)} {filled * 100:.0f}%"
 
 
 def part(document: dict[str, Any], key: str) -> dict[str, Any]:

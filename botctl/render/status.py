@@ -6,10 +6,11 @@ import time
 
 from botctl.render.documents import items_of
 from botctl.render.logs import line_of
+from botctl.render.panel import gauge
 from botctl.render.phases import health_style, phase_style, symbol
 from botctl.render.table import pairs
-from botctl.render.terminal import BOLD, DIM, GREEN, RED, YELLOW, clean
-from botctl.render.units import NONE, ago, bar, duration, epoch, is_number, local, percent, size
+from botctl.render.terminal import BOLD, DIM, clean
+from botctl.render.units import NONE, ago, amount, duration, epoch, local, percent, size
 from botd.contract.errors import BotdError
 
 TYPE_CHECKING = False
@@ -92,7 +93,9 @@ def _since(bot: dict[str, Any], now: float) -> str:
         return ""
     # The daemon's own figure where there is one: it does not jump with the clock.
     up = bot.get("uptime_s")
-    return f"{local(bot['started_at'])}; {duration(up)} ago" if is_number(up) else _moment(bot["started_at"], now)
+    return (
+        f"{local(bot['started_at'])}; {duration(up)} ago" if amount(up) is not None else _moment(bot["started_at"], now)
+    )
 
 
 def _pid(bot: dict[str, Any]) -> str:
@@ -104,14 +107,10 @@ def _pid(bot: dict[str, Any]) -> str:
 
 def _memory(out: Terminal, bot: dict[str, Any]) -> str:
     used, limit = bot.get("memory_bytes"), bot.get("memory_limit_bytes")
-    if not isinstance(used, (int, float)):
-        return f"limit {size(limit)}" if limit else ""
-    if not isinstance(limit, (int, float)) or limit <= 0:
-        return size(used)
-    share = used / limit
-    style = RED if share >= 0.9 else YELLOW if share >= 0.75 else GREEN
-    drawn = out.paint(bar(share, 20, unicode=out.unicode), style)
-    return f"{size(used)} {drawn} {share * 100:.0f}% of {size(limit)}"
+    known, most = amount(used), amount(limit)
+    if known is None:
+        return f"limit {size(limit)}" if most else ""
+    return f"{size(used)} {gauge(out, known / most)} of {size(limit)}" if most else size(used)
 
 
 def _restarts(bot: dict[str, Any]) -> str:

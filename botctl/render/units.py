@@ -7,26 +7,30 @@ import time
 NONE = "-"
 
 
-def is_number(value: object) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and value == value
+def amount(value: object) -> float | None:
+    """`value` when it is a number (a truth value and NaN are none), else None."""
+    if isinstance(value, (int, float)) and value is not True and value is not False and value == value:
+        return value
+    return None
 
 
 def size(count: object) -> str:
     """Bytes with a binary unit: 512B, 12.3K, 256M, 1.5G."""
-    if not isinstance(count, (int, float)) or not is_number(count):
+    left = amount(count)
+    if left is None:
         return NONE
-    amount = float(count)
     for unit in "BKMGTP":
-        if abs(amount) < 1023.95 or unit == "P":
+        if abs(left) < 1023.95 or unit == "P":
             break
-        amount /= 1024
-    whole = unit == "B" or abs(amount) >= 99.95 or amount == int(amount)
-    return f"{amount:.0f}{unit}" if whole else f"{amount:.1f}{unit}"
+        left /= 1024
+    whole = unit == "B" or abs(left) >= 99.95 or left == int(left)
+    return f"{left:.0f}{unit}" if whole else f"{left:.1f}{unit}"
 
 
-def duration(seconds: object) -> str:
+def duration(value: object) -> str:
     """Seconds in at most two units: 340ms, 4.2s, 45s, 3m12s, 5h03m, 12d4h."""
-    if not isinstance(seconds, (int, float)) or not is_number(seconds):
+    seconds = amount(value)
+    if seconds is None:
         return NONE
     if seconds < 0:
         return "0s"
@@ -48,9 +52,10 @@ def duration(seconds: object) -> str:
 
 
 def percent(value: object) -> str:
-    if not isinstance(value, (int, float)) or not is_number(value):
+    share = amount(value)
+    if share is None:
         return NONE
-    return f"{value:.0f}%" if value >= 99.95 or value == int(value) else f"{value:.1f}%"
+    return f"{share:.0f}%" if share >= 99.95 or share == int(share) else f"{share:.1f}%"
 
 
 def number(value: object) -> str:

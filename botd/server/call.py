@@ -19,6 +19,9 @@ class Channel(Protocol):
     def notify(self, method: str, params: dict[str, Any]) -> bool:
         """Send, unless the reader is too slow: then False, and nothing was sent."""
 
+    async def room(self) -> None:
+        """Wait until a slow reader has caught up."""
+
     def on_close(self, hook: Callable[[], None]) -> int:
         """Call `hook` when the connection ends; the number identifies the subscription on this connection."""
 

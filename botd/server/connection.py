@@ -38,6 +38,8 @@ class Connection(asyncio.Protocol):
         self._transport: asyncio.Transport
         self._closing = False
         self._congested = False
+        self._room = asyncio.Event()
+        self._room.set()
         self.caller: Caller | None = None
 
     # --- asyncio ------------------------------------------------------------------------------------
@@ -66,10 +68,12 @@ class Connection(asyncio.Protocol):
     def pause_writing(self) -> None:
         # Whoever does not read its answers is not read either: nothing grows without bound.
         self._congested = True
+        self._room.clear()
         self._transport.pause_reading()
 
     def resume_writing(self) -> None:
         self._congested = False
+        self._room.set()
         self._pump()
 
     def data_received(self, data: bytes) -> None:
@@ -152,10 +156,14 @@ class Connection(asyncio.Protocol):
             self._transport.write(encode(message))
 
     def notify(self, method: str, params: dict[str, Any]) -> bool:
-        if self._closing or self._transport.get_write_buffer_size() > STREAM_BUFFER:
+        if self._closing or self._congested:
             return False
         self._send(notification(method, params))
         return True
+
+    async def room(self) -> None:
+        """Wait until the reader has taken enough for `notify` to send again."""
+        await self._room.wait()
 
     def on_close(self, hook: Callable[[], None]) -> int:
         self._hooks.append(hook)

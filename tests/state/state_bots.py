@@ -5,11 +5,15 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any, get_args
 
+from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 
 from botd.contract.vocabulary import PHASES, RESTART_MODES, STOP_SIGNALS
 from botd.core.bot import BotState, Deadline, Exit, Probe, Recovery, Spec, Then
 from botd.state.store import StoredBot
+
+# On a busy machine an example may take any time: none of these tests is about that.
+unhurried = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture])
 
 RUNNING = BotState(
     phase="running",

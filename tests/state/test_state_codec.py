@@ -7,7 +7,7 @@ from dataclasses import fields, replace
 
 import pytest
 from hypothesis import given
-from state_bots import RUNNING, specs, states
+from state_bots import RUNNING, specs, states, unhurried
 
 from botd.core.bot import BotState, Deadline, Exit, Probe, Recovery, Spec
 from botd.state import codec
@@ -22,11 +22,13 @@ def read(**wire: object) -> BotState:
     return decode_state(json.dumps(wire), wanted=True, generation=1, phase="running")
 
 
+@unhurried
 @given(states)
 def test_a_state_comes_back_as_it_was(state: BotState) -> None:
     assert again(state) == state
 
 
+@unhurried
 @given(specs)
 def test_a_spec_comes_back_as_it_was(spec: Spec) -> None:
     assert decode_spec(spec.id, encode_spec(spec)) == spec

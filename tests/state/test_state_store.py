@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
-from state_bots import RUNNING, bot, specs, states, texts, with_secrets
+from state_bots import RUNNING, bot, specs, states, texts, unhurried, with_secrets
 
 from botd.core.bot import BotState, Spec
 from botd.state import connection as connecting
@@ -47,7 +47,7 @@ def test_bots_come_back_sorted_and_as_they_were(store: Store) -> None:
     store.close()
 
 
-@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@settings(unhurried, max_examples=40)
 @given(
     specs, states, st.floats(0, 4e9), st.none() | st.integers(1, 65535), st.none() | st.just("/srv/f.toml"), st.data()
 )

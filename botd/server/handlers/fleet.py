@@ -9,11 +9,12 @@ from botd.contract.manifest import DEFAULTS, check_spec
 from botd.contract.views import listing
 from botd.contract.vocabulary import Exit
 from botd.core import plan
-from botd.core.bot import ChangedBot, Spec
+from botd.core.bot import ChangedBot, NewBot, Spec
+from botd.core.fleet import Bot
 from botd.core.plan import Change, Have, Want
 from botd.server.call import Call
 from botd.server.dispatch import Handler
-from botd.server.handlers.verbs import new_bot, no_template
+from botd.server.handlers.verbs import check_directory, new_bot, no_template
 from botd.server.verdicts import Verb, act, report, verdict
 
 _ALIVE = ("starting", "running", "stopping", "backoff")
@@ -75,7 +76,7 @@ def diff(call: Call) -> dict[str, Any]:
 
 async def apply(call: Call) -> dict[str, Any]:
     """Everything is checked before anything changes; then specifications, in one commit each; then lives."""
-    services, source = call.services, call.params["source"]
+    services, params, source = call.services, call.params, call.params["source"]
     began = services.clock.boottime()
     wires = _wanted(call)
     changes = _plan(call, wires)
@@ -84,9 +85,15 @@ async def apply(call: Call) -> dict[str, Any]:
         by_action.setdefault(change.action, []).append(change)
     for change in changes:
         if change.action in ("change", "restart", "start") and any(f.field == "directory" for f in change.fields):
-            services.check_startable(wires[change.id]["directory"])
+            check_directory(call, wires[change.id])
     ports: set[int] = set()
-    services.engine.create([new_bot(call, wires[change.id], source, ports) for change in by_action.get("create", [])])
+    new = [new_bot(call, wires[change.id], source, ports) for change in by_action.get("create", [])]
+    out: dict[str, dict[str, Any]] = {}
+    if leaving := _making_room(call, new, [change.id for change in by_action.get("delete", [])]):
+        out = {
+            item["id"]: item for item in await act(call, "delete", leaving, wait=True, timeout_s=params["timeout_s"])
+        }
+    services.engine.create(new)
     services.engine.change(
         [
             _changed(call, wires[change.id], change, source, ports)
@@ -94,10 +101,8 @@ async def apply(call: Call) -> dict[str, Any]:
             if change.fields and change.action not in ("create", "delete")
         ]
     )
-    out: dict[str, dict[str, Any]] = {}
     for verb, of in _verbs(changes).items():
-        bots = [bot for change in of if (bot := services.fleet.get(change.id)) is not None]
-        params = call.params
+        bots = [bot for change in of if change.id not in out and (bot := services.fleet.get(change.id)) is not None]
         for item in await act(call, verb, bots, wait=params["wait"], timeout_s=params["timeout_s"]):
             out[item["id"]] = item
     items = []
@@ -115,6 +120,17 @@ async def apply(call: Call) -> dict[str, Any]:
     document = report(call, items, began)
     document["summary"] |= _summary(changes)
     return document
+
+
+def _making_room(call: Call, new: list[NewBot], leaving: list[str]) -> list[Bot]:
+    """The bots that have to be gone before these can come; none where there is room for both. Raises limit."""
+    engine = call.services.engine
+    try:
+        engine.admit(new)
+    except BotdError:
+        engine.admit(new, leaving)
+        return [engine.fleet.bots[bot_id] for bot_id in leaving]
+    return []
 
 
 def _verbs(changes: list[Change]) -> dict[Verb, list[Change]]:

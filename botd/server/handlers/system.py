@@ -13,6 +13,7 @@ from botd.server.dispatch import Handler
 from botd.server.handlers.bots import top_of
 from botd.server.handlers.users import resources_of
 from botd.server.views import Views
+from botd.storage import cleanup as cleaning
 from botd.system.clock import rfc3339
 
 
@@ -87,8 +88,6 @@ def performance(call: Call) -> dict[str, Any]:
 
 async def cleanup(call: Call) -> dict[str, Any]:
     """A dry run is exactly the plan; otherwise everything is looked at again in the moment of its removal."""
-    from botd.storage import cleanup as cleaning
-
     services, dry = call.services, call.params["dry_run"]
     fleet = services.fleet
     items = await asyncio.to_thread(
@@ -98,6 +97,7 @@ async def cleanup(call: Call) -> dict[str, Any]:
         frozenset(bot.id for bot in fleet if bot.state.pid is not None),
         services.clock.wall(),
         services.settings.cleaning,
+        keep_logs=services.settings.output.keep,
     )
     if dry:
         shown = [cleaning.view(item) | {"action": "would remove" if item.remove else "kept"} for item in items]

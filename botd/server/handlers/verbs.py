@@ -61,9 +61,15 @@ def new_bot(call: Call, wire: dict[str, Any], source: str | None, ports: set[int
     """`ports` are those that this call has given out already; a port of this bot joins them."""
     if wire.get("template") is not None:
         raise no_template(wire["template"])
-    call.services.check_startable(wire["directory"])
+    check_directory(call, wire)
     port = call.services.choose_port(ports) if wire["port"] else None
     return NewBot(Spec.from_wire(wire), wire.get("secrets", {}), port, source)
+
+
+def check_directory(call: Call, wire: dict[str, Any]) -> None:
+    """Refuse a working folder that no life could begin in. The bot's own data folder is made with its first life."""
+    if wire["directory"] != call.services.paths.bot_data(wire["id"]):
+        call.services.check_startable(wire["directory"])
 
 
 def no_template(name: str) -> BotdError:
