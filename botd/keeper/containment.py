@@ -145,10 +145,10 @@ class Tree:
     def _bearers(self, main: int) -> list[int]:
         # An earlier keeper was this bot's ancestor, so its orphans went elsewhere. They still bear the marks of the
         # bot: its session, or one of its pipes.
-        mine, inodes = os.getpid(), self._marks()
+        above, inodes = proc.ancestors(), self._marks()
         found = []
         for pid in proc.pids():
-            if pid in (mine, main) or pid in self._known:
+            if pid in above or pid == main or pid in self._known:
                 continue
             fields = proc.stat(pid)
             if not fields or fields[0] == b"Z":
@@ -277,9 +277,10 @@ def _kill_trees(roots: Callable[[], list[int]]) -> int:
 
 
 def _walk(found: list[int]) -> list[int]:
+    mine = os.getpid()
     for pid in found:
         found += [p for p in proc.children(pid) if p not in found]
-    return [pid for pid in found if not _zombie(pid)]
+    return [pid for pid in found if pid != mine and not _zombie(pid)]
 
 
 def _pidfd(pid: int) -> int | None:

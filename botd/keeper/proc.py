@@ -163,12 +163,25 @@ def parent(pid: int) -> int | None:
     return int(fields[1]) if fields else None
 
 
+def ancestors() -> set[int]:
+    """This process and all above it."""
+    found: set[int] = set()
+    pid: int | None = os.getpid()
+    while pid and pid not in found:
+        found.add(pid)
+        pid = parent(pid)
+    return found
+
+
 def pids() -> Iterable[int]:
     return [int(name) for name in os.listdir("/proc") if name.isdigit()]
 
 
 def pipe_fds(pid: int, inodes: Iterable[int]) -> dict[int, int]:
-    """Which of the pipes (by inode) a process holds open: inode -> descriptor number in that process."""
+    """Which of the pipes (by inode) a process may write to: inode -> descriptor number in that process.
+
+    Writers only: botd and the keeper hold read ends of every bot's pipes.
+    """
     wanted = {f"pipe:[{inode}]": inode for inode in inodes}
     found: dict[int, int] = {}
     folder = f"/proc/{pid}/fd"
@@ -176,10 +189,11 @@ def pipe_fds(pid: int, inodes: Iterable[int]) -> dict[int, int]:
         for name in os.listdir(folder):
             try:
                 inode = wanted.get(os.readlink(f"{folder}/{name}"))
+                # The link's own mode tells how the descriptor was opened.
+                if inode is not None and os.lstat(f"{folder}/{name}").st_mode & 0o200:
+                    found[inode] = int(name)
             except OSError:
                 continue  # closed meanwhile
-            if inode is not None:
-                found[inode] = int(name)
     except OSError:
         return found  # gone, or another user's
     return found

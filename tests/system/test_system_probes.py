@@ -39,7 +39,7 @@ async def server(answer, host="127.0.0.1"):
         tasks.add(asyncio.current_task())
         try:
             await answer(reader, writer)
-        except ConnectionError:
+        except (ConnectionError, asyncio.IncompleteReadError):
             pass
         finally:
             tasks.discard(asyncio.current_task())
