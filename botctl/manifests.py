@@ -62,7 +62,12 @@ def _parse(source: str, text: str) -> dict[str, Any]:
         return tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         # tomllib tells line and column in its message.
-        raise invalid(source, f"not TOML: {error}", hint="https://toml.io", exit=Exit.INVALID) from None
+        raise invalid(
+            source,
+            f"not TOML: {error}",
+            hint="look at that line; https://toml.io explains the format",
+            exit=Exit.INVALID,
+        ) from None
     except RecursionError:
         raise invalid(source, "nested too deeply", exit=Exit.INVALID) from None
 

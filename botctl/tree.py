@@ -47,7 +47,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "config schema": (DAEMON, "config"),
     "config reload": (DAEMON, "config"),
     "doctor": (DAEMON, "doctor"),
-    "demo": (DAEMON, "tools"),
+    "demo": (DAEMON, "demo"),
     "completion": (DAEMON, "completion"),
     "version": (DAEMON, "tools"),
 }

@@ -19,7 +19,7 @@ from botd.contract.errors import BotdError
 from botd.contract.paths import Paths
 from botd.core import admission
 from botd.core.admission import Refusal
-from botd.core.events import Event, Rebooted, StopRequested
+from botd.core.events import Rebooted, StartRequested, StopRequested
 from botd.core.fleet import Bot, Fleet, rules_of
 from botd.core.settings import Settings
 from botd.engine import Engine
@@ -137,6 +137,7 @@ class Daemon:
             raise BotdError("unavailable", f"no keeper: {error}", hint=f"see {self.paths.run}/keeper.log") from None
         self._engine.happened([(bot_id, Rebooted()) for bot_id in rebooted])
         self._engine.happened(self._executor.reconcile(states))
+        self._engine.happened([(bot.id, StartRequested()) for bot in self._fleet if _suspended(bot)])
         for bot in self._fleet:
             self._monitor.adopt(bot)
         self._monitor.start()
@@ -342,17 +343,11 @@ class Daemon:
 
     async def _stop_lives(self, timeout_s: float) -> int:
         """End every life; what its owner wants stays on record, so that the next start brings it back."""
-        wanted = {bot.id for bot in self._fleet if bot.state.wanted}
         alive = [bot for bot in self._fleet if bot.state.phase not in ("stopped", "failed")]
         since = {bot.id: bot.state.generation for bot in alive}
         watch = self._engine.watch("stopped", since, lambda bot_id, outcome: None)
-        events: list[tuple[str, Event]] = [(bot.id, StopRequested("stopped with botd")) for bot in alive]
-        self._engine.happened(events)
+        self._engine.suspend([(bot.id, StopRequested("stopped with botd")) for bot in alive])
         await watch.wait(timeout_s)
-        with self._store.batch(durable=True) as batch:
-            for bot_id in wanted:
-                if bot_id in self._fleet.bots:
-                    batch.set_wanted(bot_id, True)
         return sum(bot.state.pid is not None for bot in self._fleet)
 
     async def _stop(self) -> None:
@@ -371,6 +366,12 @@ class Daemon:
         self._store.close()
         running = sum(bot.state.pid is not None for bot in self._fleet)
         log.info("botd ends; %d bots run on", running)
+
+
+def _suspended(bot: Bot) -> bool:
+    """Whether it is wanted and down, or on its way there, only because an earlier botd ended with its bots."""
+    state = bot.state
+    return state.wanted and (state.phase == "stopped" or (state.phase == "stopping" and state.then == "stop"))
 
 
 def _respawn(environ: Mapping[str, str], config: str | None) -> dict[str, Any]:

@@ -165,6 +165,11 @@ class Engine:
             self._deferred += batch
             self._retry_store()
 
+    def suspend(self, events: Iterable[tuple[str, Event]]) -> None:
+        """Events that end lives because botd ends: what the owners want stays as it is on record. Raises BotdError."""
+        self._flush_deferred()
+        self._apply(list(events), durable=True, record_wishes=False)
+
     def _retry_store(self) -> None:
         asyncio.get_running_loop().call_later(RETRY_STORE_S, self._retried)
 
@@ -190,7 +195,7 @@ class Engine:
         """Events that wait for the database."""
         return len(self._deferred)
 
-    def _apply(self, events: list[tuple[str, Event]], *, durable: bool) -> None:
+    def _apply(self, events: list[tuple[str, Event]], *, durable: bool, record_wishes: bool = True) -> None:
         before: dict[str, BotState] = {}
         effects: list[tuple[Bot, Effect]] = []
         notes: list[tuple[Bot, Note]] = []
@@ -222,7 +227,7 @@ class Engine:
                 else:
                     effects.append((bot, effect))
         try:
-            recorded = self._commit(before, notes, removed, durable=durable)
+            recorded = self._commit(before, notes, removed, durable=durable, record_wishes=record_wishes)
         except BotdError:
             for bot_id, state in before.items():
                 self.fleet.set_state(self.fleet.bots[bot_id], state)
@@ -230,7 +235,13 @@ class Engine:
         self._leave(before, effects, removed, strays, recorded)
 
     def _commit(
-        self, before: dict[str, BotState], notes: list[tuple[Bot, Note]], removed: list[Bot], *, durable: bool
+        self,
+        before: dict[str, BotState],
+        notes: list[tuple[Bot, Note]],
+        removed: list[Bot],
+        *,
+        durable: bool,
+        record_wishes: bool,
     ) -> list[StoredEvent]:
         wall = self._clock.wall()
         out: list[StoredEvent] = []
@@ -245,7 +256,7 @@ class Engine:
         with self._store.batch(durable=durable or bool(removed)) as batch:
             batch.save_states(changed, self._boot_id)
             for bot_id, state in changed:
-                if state.wanted != before[bot_id].wanted:
+                if record_wishes and state.wanted != before[bot_id].wanted:
                     batch.set_wanted(bot_id, state.wanted)
             for bot, note in notes:
                 if bot.id not in gone:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 
 from botctl.options import Argument, Command, Option
+from botctl.render.command_line import command_line
 from botctl.render.documents import items_of, printed
 from botctl.render.phases import count_phases, health_cell, phase_cell, phases_in_words
 from botctl.render.table import Column, draw
@@ -118,7 +119,7 @@ def _more(bot: dict[str, Any], now: float) -> list[Cell]:
         str(last.get("reason") or "-") if isinstance(last, dict) else "-",
         ago(bot.get("next_retry_at"), now),
         ",".join(f"{k}={v}" for k, v in labels.items()) or "-" if isinstance(labels, dict) else "-",
-        " ".join(map(str, command)) if isinstance(command, list) else "-",
+        command_line(command) if isinstance(command, list) else "-",
         str(bot.get("reason") or ""),
     ]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from botctl import wire
 from botctl.options import Command, Option
 from botctl.render.documents import items_of, printed
-from botctl.render.events import event_line
+from botctl.render.events import event_line, subject_of
 from botctl.selection import SELECTORS, look_at
 from botd.contract.errors import invalid
 from botd.contract.vocabulary import Exit
@@ -22,8 +22,7 @@ def events(invocation: Invocation, *, selectors: list[str], follow: bool, lines:
     if not follow:
         result = invocation.call("events.list", params)
         if not printed(invocation, result, key="seq"):
-            for event in items_of(result):
-                invocation.out.line(event_line(invocation.out, event))
+            _show_all(invocation, items_of(result))
         return Exit.OK
     if invocation.output == "json":
         raise invalid("", "-f never ends, and json is one document", hint="use -o jsonl with -f")
@@ -53,6 +52,12 @@ def events(invocation: Invocation, *, selectors: list[str], follow: bool, lines:
     invocation.out.flush()
     invocation.client().follow(notified)
     return Exit.OK
+
+
+def _show_all(invocation: Invocation, found: list[dict[str, Any]]) -> None:
+    width = max((len(subject_of(event)) for event in found), default=0)
+    for event in found:
+        invocation.out.line(event_line(invocation.out, event, id_width=width))
 
 
 COMMANDS = (

@@ -33,8 +33,9 @@ def explain(invocation: Invocation, *, id: str) -> int:
 def _show(out: Terminal, story: dict[str, Any]) -> None:
     phase = story.get("phase")
     style = phase_style(phase)
-    head = f"{out.paint(symbol(out, phase), style)} {out.paint(clean(str(story.get('id'))), BOLD)}"
-    out.line(f"{head} is {out.paint(clean(str(phase)), style)}: {clean(str(story.get('verdict', '')))}")
+    # The verdict is a sentence that begins with the bot's id.
+    verdict = clean(str(story.get("verdict") or f"{story.get('id')} is {phase}"))
+    out.line(f"{out.paint(symbol(out, phase), style)} {out.paint(verdict, BOLD)}")
     events = [event for event in story.get("events") or () if isinstance(event, dict)]
     if events:
         out.line()

@@ -89,7 +89,8 @@ def export(invocation: Invocation, *, selectors: list[str]) -> int:
     if not printed(invocation, result):
         import tomli_w
 
-        bots = [{key: value for key, value in bot.items() if value is not None} for bot in items_of(result)]
+        # TOML has no null, and an empty table says nothing.
+        bots = [{key: value for key, value in bot.items() if value not in (None, {})} for bot in items_of(result)]
         document: dict[str, Any] = {"schema": 1, "bot": bots}
         invocation.out.write(_HEADER + "\n" + tomli_w.dumps(document))
     return Exit.OK

@@ -8,7 +8,7 @@ from botctl.render.documents import printed
 from botctl.render.panel import panel, part
 from botctl.render.table import Column, draw
 from botctl.render.terminal import BOLD, clean
-from botctl.render.units import duration, number, percent, size
+from botctl.render.units import duration, number, percent, plural, size
 from botd.contract.vocabulary import Exit
 
 TYPE_CHECKING = False
@@ -24,8 +24,6 @@ _METHODS = (
     Column("METHOD"),
     Column("CALLS", right=True),
     Column("ERRORS", right=True),
-    Column("P50", right=True),
-    Column("P99", right=True),
 )
 
 
@@ -61,7 +59,7 @@ def _latency(figures: dict[str, Any]) -> str:
         return ""
     told = [f"{words} {duration(figures[key])}" for key, words in _LATENCY if figures.get(key) is not None]
     errors = figures.get("errors")
-    told += [f"{errors:,} errors"] if isinstance(errors, int) and errors else []
+    told += [plural(errors, "error")] if isinstance(errors, int) and errors else []
     return ", ".join([f"{count:,}", *told])
 
 
@@ -82,7 +80,7 @@ def _top(out: Terminal, title: str, bots: object, key: str, show: Any) -> None:
 
 def _methods(out: Terminal, methods: dict[str, Any]) -> None:
     rows: list[list[Cell]] = [
-        [name, number(f.get("count")), number(f.get("errors", 0)), duration(f.get("p50_s")), duration(f.get("p99_s"))]
+        [name, number(f.get("count")), number(f.get("errors", 0))]
         for name, f in sorted(methods.items())
         if isinstance(f, dict)
     ]

@@ -81,10 +81,7 @@ def daemon_facts(daemon: dict[str, Any], keeper: dict[str, Any], config: dict[st
 
 
 def _process(process: dict[str, Any]) -> str:
-    pid = process.get("pid")
-    if pid is None:
-        return ""
-    facts = [f"pid {pid}"]
+    facts = [f"pid {process['pid']}"] if process.get("pid") is not None else []
     if process.get("version"):
         facts.append(f"version {process['version']}")
     if process.get("uptime_s") is not None:

@@ -1,4 +1,4 @@
-"""version and demo."""
+"""version: of botctl and of the running botd."""
 
 from __future__ import annotations
 
@@ -29,18 +29,4 @@ def version(invocation: Invocation) -> int:
     return Exit.OK
 
 
-def demo(invocation: Invocation) -> int:
-    from botctl.commands.demo import run
-
-    status: int = run(invocation)
-    return status
-
-
-COMMANDS = (
-    Command("version", version, "Print the versions of botctl and of the running botd."),
-    Command(
-        "demo",
-        demo,
-        "Show what this does, on twelve real Messenger bots in a private fleet that leaves nothing behind.",
-    ),
-)
+COMMANDS = (Command("version", version, "Print the versions of botctl and of the running botd."),)

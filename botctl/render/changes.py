@@ -30,7 +30,7 @@ def show_changes(out: Terminal, items: Sequence[Mapping[str, Any]]) -> None:
     """Every bot that differs, and each of its fields; a bot that stays as it is is not mentioned."""
     for item in differing(items):
         mark, style, word = _MARKS[str(item["action"])]
-        after = ", restarts" if item.get("restarts") else ", keeps running" if word == "change" else ""
+        after = ", restarts" if item.get("restarts") else ", no restart" if word == "change" else ""
         id = clean(str(item.get("id")))
         out.line(f"{out.paint(f'{mark} {word} {id}', style, BOLD)}{out.paint(after, DIM)}")
         for field in item.get("fields") or ():
@@ -42,13 +42,24 @@ def _field(out: Terminal, field: dict[str, Any], *, created: bool) -> None:
     name = clean(str(field.get("field")))
     old, new = field.get("old"), field.get("new")
     if name.partition(".")[0] in _HIDDEN:
-        told = "***" if created else "added" if old is None else "removed" if new is None else "changed"
-        out.line(f"    {name}: {out.paint(told, DIM if created else YELLOW)}")
+        out.line(f"    {name}: {out.paint(_hidden(old, new, created=created), DIM if created else YELLOW)}")
     elif created or old is None:
         out.line(f"    {name}: {out.paint(_value(new), GREEN)}")
     else:
         arrow = out.pick("→", "->")
         out.line(f"    {name}: {out.paint(_value(old), RED)} {arrow} {out.paint(_value(new), GREEN)}")
+
+
+def _hidden(old: object, new: object, *, created: bool) -> str:
+    """What can be told of environment values and secrets: which ones, never what is in them."""
+    if created:
+        return "***"
+    if not isinstance(old, dict) or not isinstance(new, dict):
+        return "changed"
+    names = sorted({*old, *new})
+    return clean(
+        ", ".join(f"{n} {'added' if n not in old else 'removed' if n not in new else 'changed'}" for n in names)
+    )
 
 
 def _value(value: object) -> str:

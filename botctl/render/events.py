@@ -28,14 +28,23 @@ _STYLES = (
 )
 
 
+# Most kinds are shorter; a longer one moves its line a little, which following cannot foresee.
+_KIND_WIDTH = 9
+
+
+def subject_of(event: dict[str, Any]) -> str:
+    """The bot that it is about, or botd."""
+    return str(event.get("id") or "botd")
+
+
 def event_style(kind: object) -> str:
     return next((style for part, style in _STYLES if part in str(kind)), "")
 
 
-def event_line(out: Terminal, event: dict[str, Any]) -> str:
-    """`2026-11-22 17:09:17  alice/shop  exited: exited with status 1`."""
+def event_line(out: Terminal, event: dict[str, Any], *, id_width: int = 0) -> str:
+    """`2026-11-22 17:09:17  alice/shop  exited   exited with code 1 after 7 ms`."""
     style = event_style(event.get("kind"))
-    who = clean(str(event.get("id") or "botd"))
+    who = clean(subject_of(event)).ljust(id_width)
     when = out.paint(local(event.get("at")), DIM)
-    kind = out.paint(clean(str(event.get("kind"))), *([style] if style else []))
+    kind = out.paint(clean(str(event.get("kind"))).ljust(_KIND_WIDTH), *([style] if style else []))
     return f"{when}  {out.paint(who, BOLD)}  {kind}  {clean(str(event.get('text', '')))}"

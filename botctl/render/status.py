@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 
+from botctl.render.command_line import command_line
 from botctl.render.documents import items_of
 from botctl.render.logs import line_of
 from botctl.render.panel import gauge
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
     from botctl.render.terminal import Terminal
 
 _LINES = 5
-_PLAIN = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_@%+=:,./-")
 
 
 def blocks(invocation: Invocation, bots: list[dict[str, Any]]) -> None:
@@ -141,12 +141,7 @@ def _command(bot: dict[str, Any]) -> str:
     command = bot.get("command")
     if not isinstance(command, list):
         return ""
-    return clean(" ".join(quoted(str(word)) for word in command))
-
-
-def quoted(word: str) -> str:
-    """`word` as a shell would need it; like shlex.quote, which imports `re`."""
-    return word if word and _PLAIN.issuperset(word) else "'" + word.replace("'", "'\"'\"'") + "'"
+    return clean(command_line(command))
 
 
 def _last_lines(invocation: Invocation, id: str) -> None:

@@ -19,7 +19,7 @@ class Outcome:
     ok: bool
     word: str
     reason: str = ""
-    kind: Kind = "internal"
+    kind: Kind = "unavailable"
     exit: int = Status.FAILED
 
 

@@ -29,7 +29,7 @@ LONGEST_LINE = 1024 * 1024
 MOVE_LIMIT = 1024 * 1024
 """At most this much of one bot's output per turn, so that a flood starves nobody."""
 
-_PAST_LIMIT = 4096
+_PAST_LIMIT = 65536
 _F_SETPIPE_SZ, _F_GETPIPE_SZ = 1031, 1032
 _GROWN = 1024 * 1024
 _MOVE, _NONBLOCK = 1, 2

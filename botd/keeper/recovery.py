@@ -30,16 +30,11 @@ class Recovery:
         self._boot = boot
         self._lost: dict[tuple[str, int], Record] = dict(keeper.journal.open)
         self._since: dict[tuple[str, int], float] = {}
-        self._waited = False
+        self._waited = self._tidied = False
         for key, what in keeper.journal.ended.items():
             life = Life(*key)
             life.final = what
             keeper.lives[key] = life
-        wanted = {str(record.get("cgroup")) for record in self._lost.values()}
-        for life_id, cage in keeper.cages.leftovers(wanted):
-            cage.kill(-1)
-            if not cage.remove():
-                keeper.remains.setdefault(life_id, []).append(cage)
 
     def adopt(self, message: Message, fds: list[int]) -> None:
         """A life that botd holds descriptors of ("fds" names them: pidfd, out, err); this method owns them."""
@@ -59,6 +54,9 @@ class Recovery:
                 self._keeper.journal.write("GO", *key)
                 record["go"] = True
             _verify(record, held)
+            if not record.get("go"):
+                close_all(fds)  # never released: `finish` sees to it
+                return
         except (Invalid, OSError, ValueError, KeyError, TypeError) as error:
             close_all(fds)
             raise Invalid(f"adopt: {error}") from error
@@ -74,10 +72,13 @@ class Recovery:
             except (OSError, KeyError, TypeError, ValueError) as error:
                 self._keeper.complain(f"{key[0]}: not found again: {error}")
                 self._gone(key, record)
+        if not self._tidied:
+            self._tidied = True
+            self._tidy()
 
     def alone(self) -> None:
         """Called after a while: when no botd came, or one that hands nothing over, the pipes must flow all the same."""
-        if self._lost and self._keeper.door.connected and not self._waited:
+        if not self._tidied and self._keeper.door.connected and not self._waited:
             self._waited = True
             self._keeper.loop.after(_PATIENCE_S, self.alone)
             return
@@ -104,6 +105,17 @@ class Recovery:
     def _look_again(self, life: Life) -> None:
         if life.live and life.status is None:
             self._keeper.on_exit(life)
+
+    def _tidy(self) -> None:
+        """Kill what lives in cgroups of this home that belong to no life: neither the journal nor botd knows it."""
+        keeper = self._keeper
+        wanted = {str(life.facts.get("cgroup")) for life in keeper.lives.values()}
+        for life_id, cage in keeper.cages.leftovers(wanted):
+            found = cage.kill(-1)
+            if found:
+                keeper.complain(f"{found} processes of a forgotten life of {life_id} were killed")
+            if not cage.remove():
+                keeper.remains.setdefault(life_id, []).append(cage)
 
     def _find(self, key: tuple[str, int], record: Record) -> None:
         pid, ticks, inode = record["pid"], record["start_ticks"], record["pidfd_inode"]

@@ -18,6 +18,7 @@ TRASH = "trash"
 GRAVE_PREFIX = ".removing-"
 """Stands at the start of no user's and no bot's name."""
 PRIVATE = 0o700
+_ATTEMPTS = 3
 
 _is_id = re.compile(ID_PATTERN).match
 
@@ -59,7 +60,14 @@ def prepare(paths: Paths, bot_id: str) -> None:
         raise _unavailable(paths.home, error) from error
     try:
         for parts in (("bots", user, name, "data"), ("logs", user, name)):
-            _make_all(home, parts, paths.home)
+            for attempt in range(_ATTEMPTS):
+                try:
+                    _make_all(home, parts, paths.home)
+                    break
+                except BotdError as error:
+                    # A clean-up was just about to remove what an earlier bot of this name has left.
+                    if attempt == _ATTEMPTS - 1 or not isinstance(error.__cause__, FileNotFoundError):
+                        raise
     finally:
         os.close(home)
 

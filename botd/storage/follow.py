@@ -6,6 +6,7 @@ further behind than LAG_MAX is taken forward, and what it missed is counted.
 
 from __future__ import annotations
 
+import asyncio
 import os
 import stat
 import time
@@ -18,6 +19,8 @@ from botd.storage.watch import FolderWatch
 LAG_MAX = 4 << 20
 """Bytes of one stream that a reader may be behind."""
 LAG_KEPT = 256 << 10
+LINES_MAX = 2000
+"""Lines of one stream that are given out at a time."""
 _READ_MAX = 4 * BLOCK
 
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -52,6 +55,8 @@ class Follower:
 
     async def read(self) -> list[LogLine] | None:
         """Wait for lines and return them, in order within each stream; None when the folder has been removed."""
+        # A flood must not keep everybody else from their turn.
+        await asyncio.sleep(0)
         while True:
             self._watch.clear()
             lines = self._collect()
@@ -156,10 +161,9 @@ class _Stream:
         """The lines in `data`, and how many of its bytes they took; an unfinished line stays for the next time."""
         lines: list[tuple[int, str]] = []
         begin = 0
-        while True:
-            newline = data.find(b"\n", begin)
-            if newline < 0:
-                break
+        while (newline := data.find(b"\n", begin)) >= 0:
+            if len(lines) == LINES_MAX:
+                return lines, begin
             if self._inside:
                 self._inside = False
             else:

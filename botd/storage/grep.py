@@ -27,6 +27,7 @@ CPU_S = 5
 """Processor seconds of one search, or of one batch while following."""
 _WALL_S = 60.0
 _MEMORY = 1 << 30
+_ANSWER_MAX = 16 << 20
 _COMMAND = (sys.executable, "-I", "-S", os.path.abspath(__file__))
 
 
@@ -45,7 +46,11 @@ def search(folders: Mapping[str, str], query: Query) -> Tail:
     except subprocess.TimeoutExpired:
         raise _too_long() from None
     answer = _answer(done.stdout)
-    return Tail([LogLine(*line) for line in answer["lines"]], answer["truncated"], answer["positions"])
+    positions = {
+        id: {stream: (inode, offset) for stream, (inode, offset) in position.items()}
+        for id, position in answer["positions"].items()
+    }
+    return Tail([LogLine(*line) for line in answer["lines"]], answer["truncated"], positions)
 
 
 class Filter:
@@ -60,7 +65,9 @@ class Filter:
         import asyncio
         from asyncio.subprocess import DEVNULL, PIPE
 
-        process = await asyncio.create_subprocess_exec(*_COMMAND, stdin=PIPE, stdout=PIPE, stderr=DEVNULL)
+        process = await asyncio.create_subprocess_exec(
+            *_COMMAND, stdin=PIPE, stdout=PIPE, stderr=DEVNULL, limit=_ANSWER_MAX
+        )
         filter = cls(process)
         try:
             await filter._ask({"filter": pattern})

@@ -38,6 +38,7 @@ class FakeBotd:
         self.path = f"{self.folder}/s"
         self.script: dict[str, Any] = {}
         self.calls: list[tuple[str, dict[str, Any]]] = []
+        self.closing = threading.Event()
         self._listener = socket.socket(socket.AF_UNIX)
         self._listener.bind(self.path)
         self._listener.listen(64)
@@ -53,6 +54,7 @@ class FakeBotd:
         return [params for name, params in self.calls if name == method]
 
     def close(self) -> None:
+        self.closing.set()
         self._listener.shutdown(socket.SHUT_RDWR)
         self._listener.close()
         for connection in self._open:

@@ -129,7 +129,7 @@ def test_explain_tells_the_story(run, fake):
     fake.script["bots.explain"] = {
         "id": "a/b",
         "phase": "failed",
-        "verdict": "it gave up after 10 attempts.",
+        "verdict": "a/b gave up after 10 attempts.",
         "advice": ["botctl logs a/b"],
         "events": [
             {"seq": 1, "at": "2026-01-02T03:04:05Z", "id": "a/b", "kind": "exited", "text": "status 1"},
@@ -138,7 +138,7 @@ def test_explain_tells_the_story(run, fake):
         "recovery": {"attempts": 10, "successes": 0, "success_rate": 0.0},
     }
     out = run("explain", "a/b").out
-    assert out.startswith("✖ a/b is failed: it gave up after 10 attempts.\n")
+    assert out.startswith("✖ a/b gave up after 10 attempts.\n")
     assert "+30s  failed  gave up" in out
     assert "Recovery: 10 attempts, 0 successful (0%)" in out
     assert out.endswith("→ botctl logs a/b\n")

@@ -19,6 +19,17 @@ _HEAVY = {
 }
 
 
+@pytest.fixture(scope="module")
+def application():
+    return app._build()
+
+
+@pytest.fixture
+def built(application, monkeypatch):
+    """Building the application takes a tenth of a second: once is enough here."""
+    monkeypatch.setattr(app, "_build", lambda: application)
+
+
 @pytest.mark.parametrize(
     "argv",
     [
@@ -91,12 +102,10 @@ def _calls_of(command):
 
 
 @pytest.mark.parametrize("verb", _VERBS)
-def test_both_readers_understand_the_same(verb, monkeypatch):
+def test_both_readers_understand_the_same(verb, monkeypatch, built):
     command = tree.find(verb)
     seen = []
     monkeypatch.setattr(app, "invoke", lambda found, values: seen.append((found, values)) or 0)
-    application = app._build()
-    monkeypatch.setattr(app, "_build", lambda: application)
     for words in _calls_of(command):
         argv = [*verb.split(), *words]
         quick = _quick(argv)
@@ -107,7 +116,7 @@ def test_both_readers_understand_the_same(verb, monkeypatch):
 
 
 @pytest.mark.parametrize("option", [*options.GLOBAL, options.YES], ids=lambda option: option.name)
-def test_global_options_stand_before_the_verb_too(option, monkeypatch):
+def test_global_options_stand_before_the_verb_too(option, monkeypatch, built):
     seen = []
     monkeypatch.setattr(app, "invoke", lambda found, values: seen.append(values) or 0)
     value = [] if option.kind == "flag" else ["json"]
@@ -163,7 +172,7 @@ def test_what_is_unusual_is_left_to_typer(argv):
         (("-q",), "no verb is given"),
     ],
 )
-def test_mistakes_are_explained(run, argv, told):
+def test_mistakes_are_explained(run, built, argv, told):
     ran = run(*argv)
     assert ran.status == 2
     assert told in ran.err
@@ -172,7 +181,7 @@ def test_mistakes_are_explained(run, argv, told):
 
 
 @pytest.mark.parametrize("verb", ["", *_VERBS, *tree.NOUNS])
-def test_every_help_is_there(run, verb):
+def test_every_help_is_there(run, built, verb):
     ran = run(*verb.split(), "--help")
     assert ran.status == 0
     assert "Usage: botctl" in ran.out

@@ -43,7 +43,7 @@ def test_interrupted_while_waiting(fake):
 
     def never(params, connection):
         called.set()
-        threading.Event().wait(DEADLINE_S)
+        fake.closing.wait(DEADLINE_S)
         return b""
 
     fake.script["bots.stop"] = never
@@ -197,7 +197,8 @@ def test_an_answer_of_many_megabytes(run, fake):
 
 def test_an_error_sent_before_the_question_was_read(run, fake):
     def refuse(params, connection):
-        return b'{"jsonrpc":"2.0","id":null,"error":{"code":-32005,"message":"slow down","data":{"kind":"rate_limited","exit":6}}}\n'
+        error = {"code": -32005, "message": "slow down", "data": {"kind": "rate_limited", "exit": 6}}
+        return json.dumps({"jsonrpc": "2.0", "id": None, "error": error}).encode() + b"\n"
 
     fake.script["bots.list"] = refuse
     ran = run("list", "-o", "json")

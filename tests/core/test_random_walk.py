@@ -8,7 +8,7 @@ import random
 
 from .world import World
 
-WALKS = int(os.environ.get("BOTD_WALKS", "120"))
+WALKS = int(os.environ.get("BOTD_WALKS", "150"))
 STEPS = int(os.environ.get("BOTD_STEPS", "400"))
 SEED = os.environ.get("BOTD_SEED")
 

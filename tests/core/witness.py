@@ -7,8 +7,9 @@ from dataclasses import dataclass
 
 import pytest
 
-from botd.core.effects import Remove, Spawn, Terminate
+from botd.core.effects import Acknowledge, Remove, Spawn, Terminate
 from botd.core.events import (
+    Condemned,
     DeadlinePassed,
     DeleteRequested,
     Exited,
@@ -59,6 +60,8 @@ class Witness:
             return  # nobody will look at its state again
         after, book = decision.state, self.books[bot_id]
         ended = _ended(before, event)
+        self._out_of_date(before, event, decision, context)
+        self._wishes(before, event, after, ended, context)
         self._lives(before, decision)
         self._shape(after)
         self._row(before, event, after, ended, context)
@@ -70,6 +73,34 @@ class Witness:
         assert after.recovery.attempts == book.recoveries, f"{after.recovery.attempts} counted, {book.recoveries} seen"
         if after.phase != "stopping":
             assert after.outage_at == book.down_since, "the outage is not what was seen"
+
+    @staticmethod
+    def _out_of_date(before, event, decision, context):
+        """What is no longer true changes nothing; an end is acknowledged however often it is told."""
+        old_life = getattr(event, "generation", before.generation) != before.generation
+        if isinstance(event, ENDS):
+            assert Acknowledge(event.generation) in decision.effects, "the keeper will tell this end for ever"
+        old_time = isinstance(event, DeadlinePassed) and (
+            event.deadline != before.deadline or context.now < event.deadline.at
+        )
+        if old_life or old_time:
+            assert decision.state == before
+            assert decision.effects == ((Acknowledge(event.generation),) if isinstance(event, ENDS) else ())
+
+    @staticmethod
+    def _wishes(before, event, after, ended, context):
+        """Its owner's last word is what holds, and nothing else changes what is wanted."""
+        if isinstance(event, (StartRequested, RestartRequested)):
+            assert after.wanted
+        elif isinstance(event, (StopRequested, DeleteRequested)):
+            assert not after.wanted
+        elif before.wanted and not after.wanted:
+            quota = isinstance(event, Condemned) and event.cause == "quota"
+            mode, policy = context.rules.restart, context.policy
+            finished = ended and isinstance(event, Exited) and event.exit.clean and before.phase != "stopping"
+            assert quota or (finished and (mode != "always" or not policy.enabled)), "nobody wanted it to stop"
+        else:
+            assert after.wanted == before.wanted
 
     @staticmethod
     def _lives(before, decision):

@@ -66,7 +66,7 @@ class World:
     def __init__(self, rng, bots=3):
         self.rng = rng
         self.now = 1000.0
-        self.policy = RestartPolicy(delay_s=0.5, max_delay_s=8.0, reset_after_s=20.0, max_attempts=4, settle_s=1.0)
+        self.policy = RestartPolicy(delay_s=0.5, max_delay_s=3.0, reset_after_s=20.0, max_attempts=4, settle_s=1.0)
         self.calm_down = False
         self.fleet = Fleet()
         self.keepers = {}
@@ -262,34 +262,41 @@ class World:
         self.check_deadlines()
 
     def _act(self):
+        """Something that can happen to some bot now; what is under way is the likeliest to go on."""
         bot_id = self.rng.choice(list(self.keepers))
-        roll = self.rng.random()
-        if roll < 0.22:
-            self.keeper_hears(bot_id)
-        elif roll < 0.44:
-            self.deliver(bot_id)
-        elif roll < 0.56:
-            self.life_goes_on(bot_id)
-        elif roll < 0.66:
-            self.time_passes(self.now + self.rng.choice((0.01, 0.3, 1.0, 5.0)))
-        elif roll < 0.76:
-            due = self.fleet.next_deadline()
-            if due is not None:
-                self.time_passes(due)
-        elif roll < 0.84:
-            self._request(bot_id)
-        elif roll < 0.90:
-            self._report(bot_id)
-        elif roll < 0.95:
-            self._repeat(bot_id)
-        elif roll < 0.985:
-            self.line_breaks(bot_id)
-        elif roll < 0.99:
+        keeper = self.keepers[bot_id]
+        lives = [life for life in keeper.lives.values() if life.alive]
+        due = self.fleet.next_deadline()
+        can = {
+            self._request: 2.0,
+            self._report: 1.0,
+            self._repeat: 0.7,
+            self.line_breaks: 0.3,
+            self._time_goes_on: 1.0,
+            self._times_change: 0.1,
+        }
+        if keeper.asks:
+            can[self.keeper_hears] = 5.0
+        if keeper.told:
+            can[self.deliver] = 5.0
+        if lives:
+            can[self.life_goes_on] = 4.0 if self._restless(lives[0]) else 1.0
+        if due is not None:
+            can[lambda bot_id: self.time_passes(due)] = 2.0
+        (deed,) = self.rng.choices(list(can), list(can.values()))
+        deed(bot_id)
+
+    def _time_goes_on(self, bot_id):
+        self.time_passes(self.now + self.rng.choice((0.01, 0.3, 1.0, 5.0)))
+
+    def _times_change(self, bot_id):
+        """For the whole machine: a reboot, or a new configuration."""
+        if self.rng.random() < 0.3:
             self.reboot()
         else:
             self.policy = replace(
                 self.policy,
-                max_attempts=self.rng.choice((0, 1, 4)),
+                max_attempts=self.rng.choice((0, 1, 4, 10)),
                 delay_s=self.rng.choice((0.0, 0.5, 2.0)),
                 exponential=self.rng.random() < 0.8,
             )

@@ -66,7 +66,11 @@ def test_the_fifty_first_by_apply_is_refused_and_brings_none_of_its_companions(f
 
 def test_a_pruned_bot_makes_room_for_its_successor(full):
     """A manifest with another name in it, applied to a full user: as many bots afterwards as before."""
-    keep = [{"id": f"{user}/b{i:02}", "command": ["/bin/sleep", "600"], "stop_grace_s": 2} for user in USERS for i in range(50)]
+    keep = [
+        {"id": f"{user}/b{i:02}", "command": ["/bin/sleep", "600"], "stop_grace_s": 2}
+        for user in USERS
+        for i in range(50)
+    ]
     swapped = [bot for bot in keep if bot["id"] != "bob/b07"]
     swapped.append({"id": "bob/renamed", "command": ["/bin/sleep", "600"], "stop_grace_s": 2})
     before = full.pids()

@@ -218,11 +218,7 @@ class Client:
         """The next message of that name (of that life); others wait in the inbox."""
 
         def fits(message):
-            return (
-                message["op"] == name
-                and life_id in (None, message.get("id"))
-                and gen in (None, message.get("gen"))
-            )
+            return message["op"] == name and life_id in (None, message.get("id")) and gen in (None, message.get("gen"))
 
         for message in self.inbox:
             if fits(message):
@@ -235,6 +231,21 @@ class Client:
             if message["op"] in ("failed", "refused", "error") and message.get("id") in (None, life_id):
                 raise AssertionError(f"waited for {name}, got {message}")
             self.inbox.append(message)
+
+    def expect_error(self) -> dict:
+        while (message := self.receive())["op"] not in ("error", "refused"):
+            self.inbox.append(message)
+        return message
+
+    def expect_past_errors(self, name: str, life_id: str, gen: int) -> dict:
+        while (message := self.receive())["op"] != name or (message["id"], message["gen"]) != (life_id, gen):
+            if message["op"] != "error":
+                self.inbox.append(message)
+            for waiting in self.inbox:
+                if waiting["op"] == name and (waiting["id"], waiting["gen"]) == (life_id, gen):
+                    self.inbox.remove(waiting)
+                    return waiting
+        return message
 
     def start(self, life_id: str, gen: int, argv: list[str], **more) -> dict:
         """Start and wait until it runs; its `started` message."""

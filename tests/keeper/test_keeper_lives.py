@@ -68,7 +68,7 @@ def test_script_without_interpreter_line_is_an_exec_format_error(house):
 
 
 def test_a_bot_finds_a_clean_room(house):
-    """Descriptors, signals, session, umask, limits: what a program expects at its start, and nothing of the keeper's."""
+    """Descriptors, signals, session, umask, limits: what a program expects at its start, and nothing more."""
     report = """
 import os, resource, signal, json, fcntl
 fds = sorted(int(f) for f in os.listdir('/proc/self/fd'))[:-1]

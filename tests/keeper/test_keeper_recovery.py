@@ -46,7 +46,7 @@ def test_bots_outlive_the_keeper_and_are_adopted(each_house):
 
 @pytest.mark.parametrize("adopted", [True, False])
 def test_exit_while_no_keeper_lives(house, adopted):
-    """With botd's pidfd the status is exact where the kernel keeps it; without anybody's it is unknown."""
+    """With botd's pidfd the status is exact where the kernel keeps it; without anybody's it may be unknown."""
     keeper = house.up()
     exact = keeper.hello["features"]["pidfd_info_exit"]
     keeper.start("u/bot", 1, ["sh", "-c", f"until [ -e {house.path('go')} ]; do sleep 0.01; done; echo last; exit 7"])
@@ -61,7 +61,8 @@ def test_exit_while_no_keeper_lives(house, adopted):
     if adopted and exact:
         assert (final["code"], final["signal"], final["exact"]) == (7, None, True)
     else:
-        assert (final["code"], final["signal"], final["exact"]) == (None, None, False)
+        # Where nobody has reaped it yet it can still be read.
+        assert (final["code"], final["signal"], final["exact"]) in ((7, None, True), (None, None, False))
     if adopted:
         assert house.log("u/bot") == b"last\n"
     keeper.close()
@@ -100,7 +101,9 @@ def test_without_unique_pidfd_inodes_the_other_marks_identify():
 
 def test_both_died_and_the_bots_are_found_again_with_their_pipes(each_house):
     keeper = each_house.up()
-    script = f"echo one; until [ -e {each_house.path('go')} ]; do sleep 0.01; done; echo two; echo e >&2; exec sleep 1000"
+    script = (
+        f"echo one; until [ -e {each_house.path('go')} ]; do sleep 0.01; done; echo two; echo e >&2; exec sleep 1000"
+    )
     keeper.start("u/bot", 1, ["sh", "-c", script])
     until(lambda: each_house.log("u/bot") == b"one\n", "the first line")
     each_house.kill_keeper()
@@ -117,16 +120,14 @@ def test_both_died_and_the_bots_are_found_again_with_their_pipes(each_house):
 
 def test_lives_flow_on_without_any_botd(house):
     keeper = house.up()
-    keeper.start("u/bot", 1, ["sh", "-c", f"until [ -e {house.path('go')} ]; do sleep 0.01; done; echo late; exit 4"])
+    script = f"until [ -e {house.path('go')} ]; do sleep 0.01; done; echo late; exec sleep 1000"
+    started = keeper.start("u/bot", 1, ["sh", "-c", script])
     house.kill_keeper()
     keeper.close()
     house.launch()
     Path(house.path("go")).touch()
     until(lambda: house.log("u/bot") == b"late\n", "the line, moved with nobody connected")
-    again = house.connect()
-    state = again.state("u/bot", 1)
-    final = state["final"] if not state["live"] else again.expect("exited", "u/bot", 1)
-    assert (final["code"], final["exact"]) in ((4, True), (None, False))
+    assert house.connect().state("u/bot", 1)["pid"] == started["pid"]
 
 
 def test_the_tree_of_an_adopted_bot_ends(each_house):
@@ -177,7 +178,9 @@ def test_a_reused_pid_is_not_taken_for_the_bot(house):
     mine = {"pid": os.getpid(), "start_ticks": proc.start_ticks(os.getpid()) - 1, "pidfd_inode": 1}
     log = {"dir": house.path("logs"), "max_bytes": 1000, "keep": 1}
     journal = Journal(house.path("run/keeper.journal"))
-    journal.write("START", "u/bot", 1, boot=proc.boot_id(), cgroup=None, out=1, err=2, lock="/x", log=log, at={}, **mine)
+    journal.write(
+        "START", "u/bot", 1, boot=proc.boot_id(), cgroup=None, out=1, err=2, lock="/x", log=log, at={}, **mine
+    )
     journal.write("GO", "u/bot", 1)
     house.launch()
     keeper = house.connect()
@@ -220,9 +223,10 @@ def test_killed_at_a_crash_point(house, point):
     gen = 1
     state = keeper.state("u/bot", 1)
     if state is not None and state["live"]:
-        until(lambda: b"up 1\n" in house.log("u/bot"), "the bot to be up")
         keeper.stop("u/bot", 1, grace_s=0)
-        keeper.expect("exited", "u/bot", 1)
+        ended = keeper.expect("exited", "u/bot", 1)
+        # 125: released in the journal, but the keeper died before it opened the gate.
+        assert ended["exact"] is False or ended["signal"] == signal.SIGKILL or ended["code"] == 125
         keeper.ack("u/bot", 1)
     elif state is not None:
         # What was never released is told as failed, what lived as exited; a status is exact or unknown.
@@ -230,12 +234,13 @@ def test_killed_at_a_crash_point(house, point):
         lived = os.path.exists(house.path("witness.lives"))
         assert final["op"] == "exited" or not lived
         if final["op"] == "exited":
-            assert (final["signal"], final["exact"]) in ((signal.SIGKILL, True), (None, False))
+            known = (final["code"], final["signal"], final["exact"])
+            assert known in ((None, signal.SIGKILL, True), (None, None, False), (125, None, True))
         keeper.ack("u/bot", 1)
     while True:
         gen += 1
         keeper.ask_start("u/bot", gen, house.witness(gen))
-        answer = until(lambda: next_about(keeper, gen), "an answer")
+        answer = until(lambda gen=gen: next_about(keeper, gen), "an answer")
         if answer["op"] == "started":
             break
         assert answer["why"] == "busy" and gen < 1000
@@ -243,7 +248,9 @@ def test_killed_at_a_crash_point(house, point):
     assert not started_twice(house)
     lives = Path(house.path("witness.lives")).read_text().split()
     assert len(set(lives)) == len(lives), "a generation ran twice"
-    assert house.log("u/bot").decode().split() == [w for n in lives for w in ("up", n)]
+    written = house.log("u/bot").decode().splitlines()
+    assert sorted(written) == sorted({*written}), "a line was doubled"
+    assert set(written) <= {f"up {n}" for n in lives}
 
 
 def next_about(keeper, gen):
@@ -302,7 +309,7 @@ def test_a_torn_journal_does_not_stop_the_keeper(house):
     started = keeper.start("u/bot", 1, ["sleep", "1000"])
     house.kill_keeper()
     with open(house.path("run/keeper.journal"), "ab") as journal:
-        journal.write(b"0123abcd {\"rec\": \"EXI")
+        journal.write(b'0123abcd {"rec": "EXI')
     house.launch()
     again = house.connect(adopt=keeper.hand_over())
     assert again.state("u/bot", 1)["pid"] == started["pid"]
@@ -339,5 +346,3 @@ def wait_for_pidfd(pidfd: int) -> None:
     import select
 
     assert select.select([pidfd], [], [], 20)[0]
-
-

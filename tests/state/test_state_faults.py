@@ -340,6 +340,17 @@ def test_a_record_that_cannot_be_read_is_damage_with_a_name(path: str) -> None:
     store.close()
 
 
+def test_a_text_that_is_no_text_any_more_is_damage_and_not_quoted(path: str) -> None:
+    store = Store.open(path)
+    fill(store, "a/fine", "b/spoilt")
+    # The column holds `private` and a byte that UTF-8 does not know.
+    store._connection.execute("UPDATE desired SET spec = CAST(x'70726976617465ff' AS TEXT) WHERE id = 'b/spoilt'")
+    with pytest.raises(Damaged, match="not UTF-8") as caught:
+        store.load()
+    assert "private" not in repr(caught.value.to_rpc())
+    store.close()
+
+
 def test_a_damaged_database_never_replaces_a_good_snapshot(path: str, sound: bytes) -> None:
     store = Store.open(path)
     good = Path(store.snapshot()).read_bytes()

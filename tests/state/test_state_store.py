@@ -390,6 +390,11 @@ def test_closing_twice_is_fine_and_leaves_one_file(store: Store, folder: str) ->
     store.close()
     store.close()
     assert os.listdir(folder) == ["botd.db"]
+    again = Store.open(store.path)
+    put(again, bot("b/b"))
+    assert sorted(os.listdir(folder)) == ["botd.db", "botd.db-wal"]
+    again.close()
+    assert os.listdir(folder) == ["botd.db"]
 
 
 def test_secrets_are_in_their_table_and_nowhere_else(store: Store, path: str) -> None:

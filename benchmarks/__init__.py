@@ -1,0 +1,1 @@
+"""What botd costs, measured beside what the machine itself costs in the same run. `python -m benchmarks --help`."""

@@ -1,0 +1,1 @@
+"""What `botctl demo` shows, and the private fleet that it shows it on."""

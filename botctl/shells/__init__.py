@@ -1,0 +1,1 @@
+"""Scripts that complete botctl in a shell, written from the same declarations as the commands."""

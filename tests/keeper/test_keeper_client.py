@@ -1,0 +1,188 @@
+"""botd's client, against a real keeper that it starts itself."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+
+import pytest
+from keeper_house import alive, until
+
+from botd.keeper.client import KeeperBusy, KeeperClient, KeeperError, KeeperLost
+
+
+class Botd:
+    """A client with its messages in a queue."""
+
+    def __init__(self, house) -> None:
+        self.house = house
+        self.messages: asyncio.Queue = asyncio.Queue()
+        self.lost = asyncio.Event()
+        self.batches: list[int] = []
+        self.client = KeeperClient(house.home, on_messages=self.take, on_lost=self.lost.set)
+
+    def take(self, messages) -> None:
+        self.batches.append(len(messages))
+        for message in messages:
+            if message["op"] == "started":
+                held = self.client.held[message["id"], message["gen"]]
+                self.house.known[message["pid"]] = os.dup(held.pidfd)
+                self.house.cgroups.add(message["cgroup"])
+            self.messages.put_nowait(message)
+
+    async def expect(self, name: str) -> dict:
+        while (message := await asyncio.wait_for(self.messages.get(), 20))["op"] != name:
+            pass
+        return message
+
+    def start(self, life_id: str, gen: int, argv: list[str]) -> None:
+        self.client.start(self.house.spec(life_id, gen, argv))
+
+
+@pytest.fixture
+def run(house):
+    """`run(coroutine_function)` with a Botd; the keeper it started is gone afterwards."""
+
+    def runner(body):
+        async def main():
+            botd = Botd(house)
+            try:
+                await body(botd)
+            finally:
+                pid = botd.client.hello.get("pid")
+                botd.client.close()
+                if pid and alive(pid):
+                    os.kill(pid, signal.SIGKILL)
+                    until(lambda: not alive(pid), "the keeper to be gone")
+
+        asyncio.run(main())
+
+    return runner
+
+
+def test_a_whole_life(run):
+    async def body(botd):
+        assert await botd.client.connect_or_start() == []
+        botd.start("u/bot", 1, ["sh", "-c", "exit 3"])
+        assert (await botd.expect("started"))["id"] == "u/bot"
+        assert (await botd.expect("exited"))["code"] == 3
+        held = botd.client.held["u/bot", 1]
+        assert None not in (held.pidfd, held.out, held.err)
+        botd.client.ack("u/bot", 1)
+        assert botd.client.held == {}
+        assert held.pidfd is None
+        assert (await botd.client.ping())["unacknowledged"] == 0
+        await botd.client.quit()
+        assert not botd.client.connected
+        assert not botd.lost.is_set()
+
+    run(body)
+
+
+def test_the_keeper_is_nobodys_child_and_has_no_terminal(run):
+    async def body(botd):
+        await botd.client.connect_or_start()
+        pid = botd.client.hello["pid"]
+        assert os.getsid(pid) == pid or os.getsid(pid) != os.getsid(0)
+        with pytest.raises(ChildProcessError):
+            os.waitpid(pid, os.WNOHANG)
+        assert [os.readlink(f"/proc/{pid}/fd/{fd}") for fd in range(3)] == ["/dev/null"] * 3
+        assert os.readlink(f"/proc/{pid}/cwd") == "/"
+
+    run(body)
+
+
+def test_reconnect_after_the_keeper_was_killed(run):
+    async def body(botd):
+        await botd.client.connect_or_start()
+        for n in range(10):
+            botd.start(f"u/bot{n}", 1, ["sh", "-c", "exit 6"] if n == 0 else ["sleep", "1000"])
+        for _ in range(10):
+            await botd.expect("running")
+        first = botd.client.hello["pid"]
+        os.kill(first, signal.SIGKILL)
+        await asyncio.wait_for(botd.lost.wait(), 20)
+        with pytest.raises(KeeperLost):
+            botd.client.stop("u/bot1", 1, signal.SIGTERM, 1)
+        states = await botd.client.reconnect()
+        assert botd.client.hello["pid"] != first
+        assert {s["id"] for s in states} == {f"u/bot{n}" for n in range(10)}
+        for n in range(1, 10):
+            botd.client.stop(f"u/bot{n}", 1, signal.SIGTERM, 20)
+        ends = {}
+        while len(ends) < 9:
+            ended = await botd.expect("exited")
+            if ended["id"] != "u/bot0":
+                ends[ended["id"]] = ended["signal"] if ended["exact"] else signal.SIGTERM
+        assert set(ends.values()) == {signal.SIGTERM}
+
+    run(body)
+
+
+def test_a_second_client_gets_everything(run, house):
+    async def body(botd):
+        await botd.client.connect_or_start()
+        botd.start("u/bot", 1, ["sleep", "1000"])
+        await botd.expect("running")
+        other = Botd(house)
+        (state,) = await other.client.connect_or_start()
+        assert state["live"] and state["running"]
+        assert other.client.held["u/bot", 1].pidfd is not None
+        await asyncio.wait_for(botd.lost.wait(), 20)
+        with pytest.raises(KeeperBusy) as busy:
+            await other.client.quit()
+        assert busy.value.args == (1,)
+        other.client.stop("u/bot", 1, signal.SIGKILL, 0)
+        await other.expect("exited")
+        other.client.close()
+
+    run(body)
+
+
+def test_two_at_once_share_one_keeper(run, house):
+    async def body(botd):
+        other = Botd(house)
+        await asyncio.gather(botd.client.connect_or_start(), other.client.connect_or_start())
+        assert botd.client.hello["pid"] == other.client.hello["pid"]
+        other.client.close()
+
+    run(body)
+
+
+def test_a_burst_arrives_in_batches_and_a_slow_keeper_blocks_nothing(run):
+    async def body(botd):
+        await botd.client.connect_or_start()
+        pid = botd.client.hello["pid"]
+        os.kill(pid, signal.SIGSTOP)
+        try:
+            # More than the socket takes: the rest waits in the client, and nothing here blocks.
+            for n in range(2000):
+                botd.client.signal(f"u/none{n}", 1, signal.SIGHUP)
+        finally:
+            os.kill(pid, signal.SIGCONT)
+        for _ in range(900):
+            assert (await botd.expect("error"))["about"] == "signal"
+        assert max(botd.batches) > 1
+
+    run(body)
+
+
+def test_a_keeper_that_cannot_start_says_why(house):
+    async def body():
+        os.mkdir(house.path("run"))
+        os.symlink("/nowhere", house.path("run/keeper.lock"))
+        client = KeeperClient(house.home, on_messages=lambda _m: None, on_lost=lambda: None)
+        with pytest.raises(KeeperError, match="cannot start"):
+            await client.connect_or_start()
+
+    asyncio.run(body())
+
+
+def test_a_path_too_long_for_a_socket(tmp_path):
+    async def body():
+        client = KeeperClient(tmp_path / ("x" * 120), on_messages=lambda _m: None, on_lost=lambda: None)
+        with pytest.raises(KeeperError, match="too long"):
+            await client.connect_or_start()
+
+    asyncio.run(body())
