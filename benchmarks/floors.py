@@ -53,7 +53,8 @@ def spawn(n: int) -> Lives:
     try:
         began = perf_counter()
         for _ in range(n):
-            pids.append(os.posix_spawn(command[0], command, {}))
+            pid = os.posix_spawn(command[0], command, {})
+            pids.append(pid)  # at once: what was started is ended, whatever interrupts this
         up = perf_counter()
         for pid in pids:
             os.kill(pid, signal.SIGTERM)

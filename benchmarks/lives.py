@@ -23,7 +23,7 @@ _LOOK_S = 0.1
 
 
 def start_and_stop(house: House, rpc: Rpc, n: int, rounds: int, spawner: str | None, say: Say) -> list[Figure]:
-    """Starts and stops of all bots, each round beside the floors of the same moment. The bots are stopped afterwards."""
+    """Starts and stops of all bots, each round beside the floors of the same moment. Leaves the bots stopped."""
     ups: list[float] = []
     downs: list[float] = []
     python: list[Lives] = []

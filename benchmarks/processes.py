@@ -10,7 +10,7 @@ from time import perf_counter, sleep
 
 SLEEP = "/bin/sleep"
 MARK = f"86400.{os.getpid()}"
-"""The argument of every `sleep` that this run starts, by whatever manager: what bears it is ours to count and to end."""
+"""The argument of every bot that this run starts, by whatever manager: what bears it is ours to count and to end."""
 
 _TICKS = os.sysconf("SC_CLK_TCK")
 

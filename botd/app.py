@@ -26,9 +26,9 @@ from botd.engine import Engine
 from botd.executor import Executor, check_startable
 from botd.keeper.client import KeeperBusy, KeeperClient, KeeperError
 from botd.server.dispatch import Dispatcher
-from botd.server.handlers import HANDLERS
 from botd.server.listener import Listener, open_to
 from botd.server.services import KeeperView, Services
+from botd.server.table import HANDLERS
 from botd.state.store import Store
 from botd.storage import cleanup, folders
 from botd.system import lock

@@ -185,7 +185,8 @@ def test_from_cron(fleet):
     table = cron("list", "-o", "wide")
     assert table.returncode == 0, table.stderr
     assert b"alice/c1" in table.stdout
-    assert table.stdout.isascii()
+    # What the fleet's owner wrote stays as written; what botctl draws is plain.
+    assert table.stdout.replace("zürich".encode(), b"").isascii()
     restarted = cron("bulk", "restart", "--all", "-o", "json")
     assert restarted.returncode == 8
     assert json.loads(restarted.stdout)["summary"] == {"ok": 3, "failed": 1, "unchanged": 0}

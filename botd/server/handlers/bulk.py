@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from typing import Any
 
 from botd.core import bulk
@@ -16,6 +17,8 @@ async def run(call: Call) -> dict[str, Any]:
     began = call.services.clock.boottime()
     params = call.params
     bots = {bot.id: bot for bot in call.bots()}
+    # Progress is told for the whole bulk, not once more for the one bot of each act.
+    each = replace(call, params={**params, "progress": False})
     slots = asyncio.Semaphore(params["parallel"])
     out: dict[str, dict[str, Any]] = {}
     failures = 0
@@ -29,11 +32,10 @@ async def run(call: Call) -> dict[str, Any]:
             if not may_go_on():
                 out[bot.id] = _skipped(call, bot.id, failures)
             else:
-                [out[bot.id]] = await act(call, params["op"], [bot], wait=True, timeout_s=params["timeout_s"])
+                [out[bot.id]] = await act(each, params["op"], [bot], wait=True, timeout_s=params["timeout_s"])
                 failures += not out[bot.id]["ok"]
         call.progress(len(out), len(bots), out[bot.id])
 
-    # act() reports progress per call of its own; here the call is the whole bulk.
     for batch in bulk.batches(list(bots), params["batch"]):
         await asyncio.gather(*(one(bots[bot_id]) for bot_id in batch))
     return report(call, [out[bot_id] for bot_id in bots], began)
