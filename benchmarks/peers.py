@@ -72,7 +72,7 @@ class Peer:
 
     def _ask_version(self) -> str:
         with tempfile.TemporaryDirectory(prefix="b", dir="/tmp") as folder:
-            self.environ["HOME"] = self.environ["PM2_HOME"] = folder
+            self.environ["HOME"] = folder
             words = self._run(self.program, *self.version_arguments).stdout.split()
         return words[-1] if words else "?"
 
@@ -118,6 +118,8 @@ serverurl=unix://{self.folder}/sock
 
 
 class Circus(Peer):
+    """`circusctl start` leaves out what does not start by itself, so that its daemon's own start is in the figure."""
+
     name, program, pid_file = "circus", "circusd", "circus.pid"
 
     def configure(self, n: int) -> None:
@@ -127,18 +129,15 @@ pubsub_endpoint = ipc://{self.folder}/p
 statsd = false
 pidfile = {self.folder}/{self.pid_file}
 """
-        watchers = [
-            f"[watcher:b{i}]\ncmd = {processes.SLEEP}\nargs = {processes.MARK}\nautostart = False\n" for i in range(n)
-        ]
+        watchers = [f"[watcher:b{i}]\ncmd = {processes.SLEEP}\nargs = {processes.MARK}\n" for i in range(n)]
         Path(self.folder, "conf").write_text(head + "".join(watchers))
 
     def launch(self) -> None:
+        # A stale pid file would keep it from starting.
         Path(self.folder, self.pid_file).unlink(missing_ok=True)
-        self._run(self.program, "--daemon", "--log-output", f"{self.folder}/log", f"{self.folder}/conf", check=True)
-        self._until_answers("circusctl", "--timeout", "5", "--endpoint", f"ipc://{self.folder}/c", "dstats")
 
     def start_all(self) -> Sequence[str]:
-        return "circusctl", "--timeout", "120", "--endpoint", f"ipc://{self.folder}/c", "start"
+        return self.program, "--daemon", "--log-output", f"{self.folder}/log", f"{self.folder}/conf"
 
 
 class Pm2(Peer):
@@ -158,6 +157,15 @@ class Pm2(Peer):
 
     def revive(self) -> None:
         self._run(self.program, "resurrect")
+
+    def _ask_version(self) -> str:
+        # Its command line starts a daemon even to tell its version.
+        program = os.path.realpath(shutil.which(self.program, path=self.path) or "")
+        try:
+            found = json.loads(Path(program).parent.with_name("package.json").read_text())["version"]
+        except (OSError, ValueError, KeyError):
+            return "?"
+        return str(found)
 
     def saved(self) -> None:
         """Its user must have asked it to remember what runs."""
@@ -189,11 +197,9 @@ def measure(peers: Sequence[Peer], n: int, say: Callable[[str], None]) -> dict[s
 def _one(peer: Peer, n: int) -> tuple[float, float, str]:
     """(seconds to start n, MB of its daemon, what a kill -9 of it does)."""
     peer.folder = tempfile.mkdtemp(prefix="b", dir="/tmp")
-    pid = None
     try:
         peer.configure(n)
         peer.launch()
-        pid = peer.daemon()
         began = perf_counter()
         starting = subprocess.Popen(
             peer.start_all(),
@@ -210,6 +216,7 @@ def _one(peer: Peer, n: int) -> tuple[float, float, str]:
                 starting.kill()
                 starting.wait()
         sleep(2.0)
+        pid = peer.daemon()
         memory = processes.pss_mb(pid)
         if isinstance(peer, Pm2):
             peer.saved()
@@ -218,13 +225,11 @@ def _one(peer: Peer, n: int) -> tuple[float, float, str]:
         sleep(2.0)
         kept = len(processes.marked())
         peer.revive()
-        pid = peer.daemon()
         sleep(_QUIET_S)
         return took, memory, survival(kept, n, len(processes.marked()) - n)
     finally:
-        if pid is not None:
-            processes.kill(pid)
-        processes.sweep()
+        # The daemon and its helpers were born with this folder as their home; not every manager hands it to its bots.
+        processes.sweep(lambda: [*processes.at_home(peer.folder), *processes.marked()])
         shutil.rmtree(peer.folder, ignore_errors=True)
 
 

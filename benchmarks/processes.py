@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import select
 import signal
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from time import perf_counter, sleep
 
 SLEEP = "/bin/sleep"
@@ -28,6 +28,14 @@ def marked() -> list[int]:
     """The pids of all living processes that bear MARK."""
     wanted = b"\0" + MARK.encode() + b"\0"
     return [int(name) for name in os.listdir("/proc") if name.isdigit() and wanted in read(f"/proc/{name}/cmdline")]
+
+
+def at_home(folder: str) -> list[int]:
+    """The pids of all processes that were born with HOME=folder."""
+    wanted = f"\0HOME={folder}\0".encode()
+    return [
+        int(name) for name in os.listdir("/proc") if name.isdigit() and wanted in b"\0" + read(f"/proc/{name}/environ")
+    ]
 
 
 def cpu_s(pid: int) -> float:
@@ -103,10 +111,10 @@ def kill(pid: int, number: int = signal.SIGKILL) -> None:
         pass  # it was quicker
 
 
-def sweep() -> int:
-    """End everything that bears MARK, until nothing does; how many there were."""
+def sweep(find: Callable[[], list[int]] = marked) -> int:
+    """End every process that `find` finds, until it finds none; how many there were."""
     total = 0
-    while pids := marked():
+    while pids := find():
         total += len(pids)
         for pid in pids:
             kill(pid)

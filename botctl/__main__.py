@@ -38,6 +38,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             sys.stdout.flush()
         return status
     except KeyboardInterrupt:
+        if sys.stderr is not None and sys.stderr.isatty():
+            _say("")  # the prompt belongs below the terminal's ^C, not beside it
         return Exit.INTERRUPTED
     except BrokenPipeError:
         _abandon_stdout()
@@ -67,10 +69,10 @@ def _guarded(words: list[str]) -> int:
 def _run(words: list[str]) -> int:
     call = _quick(words)
     if call is None:
-        from botctl.app import run
+        from botctl.app import understand
 
-        return run(words)
-    return invoke(*call)
+        call = understand(words)
+    return Exit.OK if call is None else _invoke(*call)
 
 
 def _quick(words: list[str]) -> tuple[Command, dict[str, Any]] | None:
@@ -102,7 +104,7 @@ def _leading(words: list[str]) -> int | None:
     return i if i <= len(words) else None
 
 
-def invoke(command: Command, values: dict[str, Any]) -> int:
+def _invoke(command: Command, values: dict[str, Any]) -> int:
     """Run a command with its values, the global options among them. Returns its exit status."""
     from botctl.invocation import Invocation
 

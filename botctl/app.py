@@ -13,7 +13,6 @@ import typer
 from typer.exceptions import TyperException
 
 from botctl import options, tree
-from botctl.__main__ import invoke
 from botd import __version__
 from botd.contract.errors import BotdError, invalid, nearest
 
@@ -36,25 +35,17 @@ _EXAMPLES = (
 )
 
 
-def run(words: list[str]) -> int:
-    """Parse `words` with Typer and run what they say. Returns the exit status; raises BotdError."""
+def understand(words: list[str]) -> tuple[options.Command, dict[str, Any]] | None:
+    """The command and values of a call; None when it was answered already (help, version).
+
+    Raises BotdError(invalid) for anything that is no call. Typer only parses: the command runs outside
+    of it, so that both ways end with the same statuses.
+    """
     application = _build()
-    if not words:
-        words = ["--help"]
     try:
-        status = application(args=words, prog_name="botctl", standalone_mode=False)
+        return application(args=words or ["--help"], prog_name="botctl", standalone_mode=False) or None
     except TyperException as error:
         raise _usage_error(error, words) from None
-    except typer.Abort:
-        raise KeyboardInterrupt from None
-    except (typer.Exit, SystemExit) as error:
-        return _status_of(error)
-    return status if isinstance(status, int) else 0
-
-
-def _status_of(error: typer.Exit | SystemExit) -> int:
-    code = error.exit_code if isinstance(error, typer.Exit) else error.code
-    return code if isinstance(code, int) else 0
 
 
 def _usage_error(error: TyperException, words: list[str]) -> BotdError:
@@ -73,13 +64,17 @@ def _unknown_verb(words: list[str]) -> BotdError:
         known = [verb.partition(" ")[2] for verb in tree.VERBS if verb.startswith(f"{noun} ")]
         typed = next((word for word in plain[plain.index(noun) + 1 :]), "")
         near = nearest(typed, known)
-        hint = f"did you mean: botctl {noun} {near}" if near else f"botctl {noun} {'|'.join(known)}"
-        return invalid("", f"{noun} has no verb {typed!r}", hint=hint)
+        hint = f"botctl {noun} {near or '|'.join(known)}"
+        return invalid("", f"{noun} has no verb {typed!r}{_guess(near)}", hint=hint)
     known = sorted({verb.partition(" ")[0] for verb in tree.VERBS})
     typed = next((word for word in plain if word not in options.OUTPUTS and word not in known), "")
     near = nearest(typed, known)
-    hint = f"did you mean: botctl {near}" if near else "botctl --help lists every verb"
-    return invalid("", f"there is no verb {typed!r}", hint=hint)
+    hint = f"botctl {near}" if near else "botctl --help lists every verb"
+    return invalid("", f"there is no verb {typed!r}{_guess(near)}", hint=hint)
+
+
+def _guess(near: str | None) -> str:
+    return f"; did you mean {near}?" if near else ""
 
 
 def _build() -> typer.Typer:
@@ -159,7 +154,7 @@ def _noun(context: typer.Context) -> None:
 def _callback(command: options.Command) -> Any:
     """The function that Typer calls for `command`, with the signature that it reads the options from."""
 
-    def call(context: typer.Context, **values: Any) -> int:
+    def call(context: typer.Context, **values: Any) -> tuple[options.Command, dict[str, Any]]:
         for option in command.options:
             # Typer's range lets NaN through, which compares false with everything.
             if option.kind == "number" and values[option.name] != values[option.name]:
@@ -170,7 +165,7 @@ def _callback(command: options.Command) -> Any:
             for option in command.all_options
             if before.get(option.name) not in (None, False) and values[option.name] in (None, False)
         }
-        return invoke(command, {**values, **given})
+        return command, {**values, **given}
 
     parameters = [_parameter(option) for option in command.all_options]
     parameters[:0] = [_positional(argument) for argument in command.arguments]

@@ -5,6 +5,9 @@ from __future__ import annotations
 import subprocess
 import sys
 
+from botd.contract.errors import BotdError
+from botd.contract.vocabulary import Exit
+
 PATIENCE_S = 60.0
 
 
@@ -16,8 +19,11 @@ def botd_command(*arguments: str) -> list[str]:
     return [sys.executable, "-P", "-m", "botd", *arguments]
 
 
-def start_daemon(config: str | None = None) -> str:
-    """Start botd in the background and return when it answers: "" or the reason why it does not."""
+def start_daemon(config: str | None = None) -> None:
+    """Start botd in the background and return when it answers.
+
+    Raises BotdError(unavailable) with the reason that botd gave; the exit is 9 when that is its configuration.
+    """
     command = botd_command("run", "--detach", *(["--config", config] if config else []))
     try:
         done = subprocess.run(
@@ -31,10 +37,50 @@ def start_daemon(config: str | None = None) -> str:
             check=False,
         )
     except subprocess.TimeoutExpired:
-        return f"it did not answer within {PATIENCE_S:g} s"
+        raise _failed(f"it did not answer within {PATIENCE_S:g} s") from None
     except OSError as error:
-        return f"{command[0]}: {error.strerror or error}"
-    if done.returncode == 0:
-        return ""
-    lines = [line.strip() for line in done.stderr.splitlines() if line.strip()]
-    return " ".join(lines[-3:]).removeprefix("botd: ") or f"it ended with status {done.returncode}"
+        raise _failed(f"{command[0]}: {error.strerror or error}") from None
+    if done.returncode != Exit.OK:
+        reason, hint = _told(done.stderr)
+        raise _failed(reason or f"it ended with status {done.returncode}", hint, done.returncode)
+
+
+def _told(stderr: str) -> tuple[str, str]:
+    """The reason and the hint in what botd says: `botd: reason` and beneath it `try: hint`.
+
+    Without such a line (a broken installation, say) the last one has to do.
+    """
+    lines = [line.strip() for line in stderr.splitlines() if line.strip()]
+    reasons = [i for i, line in enumerate(lines) if line.startswith("botd: ")]
+    if not reasons:
+        return (lines[-1] if lines else ""), ""
+    first = reasons[0]
+    below = lines[first + 1] if first + 1 < len(lines) else ""
+    return lines[first].removeprefix("botd: "), below.removeprefix("try: ") if below.startswith("try: ") else ""
+
+
+def _failed(reason: str, hint: str = "", status: int = Exit.UNREACHABLE) -> BotdError:
+    return BotdError(
+        "unavailable",
+        f"botd could not be started: {reason}",
+        hint=hint or "botctl doctor",
+        exit=Exit.INVALID if status == Exit.INVALID else Exit.UNREACHABLE,
+    )
+
+
+def _another_answers() -> bool:
+    """Whether a daemon that was started at the same time, by a neighbouring job say, accepts connections."""
+    import _socket
+
+    path = resolve(os.environ, os.geteuid()).socket
+    deadline = time.monotonic() + OTHERS_PATIENCE_S
+    while time.monotonic() < deadline:
+        sock = _socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM)
+        try:
+            sock.connect(path)
+            return True
+        except OSError:
+            time.sleep(0.02)
+        finally:
+            sock.close()
+    return False

@@ -88,7 +88,7 @@ def _whoami() -> Finding:
             "user",
             WARN,
             "root: bots would run as root as well",
-            'run botd as a user of its own, or set security.isolation to "uid"',
+            "run botd as a user of its own",
         )
     return finding("user", GOOD, f"uid {os.geteuid()}")
 

@@ -173,15 +173,19 @@ def connect(paths: Paths, *, autostart: bool) -> Client:
         )
     from botctl import autostart as starter
 
-    reason = starter.start_daemon()
+    try:
+        starter.start_daemon()
+    except BotdError:
+        # Another botctl may have started it in the same moment.
+        try:
+            return _connect(paths.socket)
+        except OSError:
+            pass
+        raise
     try:
         return _connect(paths.socket)
     except OSError as error:
-        raise BotdError(
-            "unavailable",
-            f"botd could not be started: {reason or error.strerror or error}",
-            hint="botctl doctor",
-        ) from None
+        raise _unreachable(paths, error) from None
 
 
 def _connect(path: str) -> Client:

@@ -90,15 +90,18 @@ class Invocation:
         self.out.flush()
         self.err.line(text)
 
-    def confirm(self, question: str, *, stdin_used: bool = False) -> None:
-        """Return when the answer is yes. Raises BotdError: no (exit 1), or nobody to ask (exit 2)."""
+    def confirm(self, question: str, *, stdin_used: bool = False, dry_run: bool = True) -> None:
+        """Return when the answer is yes. Raises BotdError: no (exit 1), or nobody to ask (exit 2).
+
+        `dry_run`: whether the command has that option, to name it where nobody can be asked.
+        """
         if self.yes:
             return
         if stdin_used or sys.stdin is None or not sys.stdin.isatty() or not self.err.is_tty:
             raise BotdError(
                 "invalid",
                 f"{question} There is no terminal to ask on",
-                hint="say --yes to go ahead, or --dry-run to see what would happen",
+                hint="say --yes to go ahead" + (", or --dry-run to see what would happen" if dry_run else ""),
                 exit=Exit.USAGE,
             )
         self.out.flush()

@@ -49,7 +49,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "doctor": (DAEMON, "doctor"),
     "demo": (DAEMON, "demo"),
     "completion": (DAEMON, "completion"),
-    "version": (DAEMON, "tools"),
+    "version": (DAEMON, "version"),
 }
 
 NOUNS = {

@@ -76,7 +76,7 @@ class ResourceManagement(Block):
         applies=AT_ONCE, low=0, high=YEAR,
     )  # fmt: skip
     health_check_interval: int = _ms(
-        30_000, "how often a bot is probed that names no interval of its own", applies=NEXT_LIFE, low=100, high=DAY
+        30_000, "how often a bot is probed that names no interval of its own", applies=RESERVED, low=100, high=DAY
     )
     auto_restart_max_attempts: int = _key(
         10, "restarts in a row after which a bot is failed; 0: none", applies=NEXT_END, ge=0, le=1_000_000
@@ -139,7 +139,7 @@ class BotRecovery(Block):
 
 class MonitoringBlock(Block):
     enable_resource_monitoring: bool = _key(True, "watch each bot's memory and CPU", applies=AT_ONCE)
-    enable_performance_tracking: bool = _key(True, "keep latencies and rates of the daemon", applies=AT_ONCE)
+    enable_performance_tracking: bool = _key(True, "keep latencies and rates of the daemon", applies=RESERVED)
     metrics_collection: bool = _key(True, "keep a history of samples", applies=RESERVED)
     sample_interval: int = _ms(5000, "how often memory and CPU are read", applies=AT_ONCE, low=100, high=HOUR)
     log_level: Literal["debug", "info", "warning", "error"] = _key(
@@ -151,7 +151,7 @@ class SecurityBlock(Block):
     socket_access: str = _key(
         "owner",
         "who may connect: owner (0600), group:NAME (0660) or everyone; what they may do is decided by who they are",
-        applies=AT_START, pattern=r"^(owner|everyone|group:[A-Za-z_][A-Za-z0-9_.-]{0,31})$",
+        applies=AT_ONCE, pattern=r"^(owner|everyone|group:[A-Za-z_][A-Za-z0-9_.-]{0,31})$",
     )  # fmt: skip
     isolation: Literal["none"] = _key(
         "none", "whether each user's bots run under a user id of their own; this version knows only none",

@@ -194,10 +194,14 @@ class Executor:
 
     def _exited(self, message: Message) -> Exited:
         held = self._keeper.held.get((message["id"], message["gen"]))
+        bot = self._fleet.get(message["id"])
         at = message.get("at", {})
-        ran = 0.0
-        if held is not None and "at" in held.facts and "boottime" in at:
-            ran = max(0.0, at["boottime"] - held.facts["at"]["boottime"])
+        began: float | None = None
+        if held is not None and "at" in held.facts:
+            began = held.facts["at"]["boottime"]
+        elif bot is not None and bot.state.generation == message["gen"]:
+            began = bot.state.started_at  # it ended while botd was away
+        ran = max(0.0, at["boottime"] - began) if began is not None and "boottime" in at else 0.0
         exact = message.get("exact", True)
         code = message.get("code") if exact else None
         number = message.get("signal") if exact else None

@@ -49,12 +49,8 @@ def _started(invocation: Invocation, config: str | None) -> dict[str, Any]:
     from botctl.autostart import start_daemon
 
     invocation.paths.check_socket()
-    reason = start_daemon(os.path.abspath(config) if config else None)
-    try:
-        return invocation.call("daemon.status", autostart=False)
-    except BotdError as error:
-        why = reason or error.message
-        raise BotdError("unavailable", f"botd could not be started: {why}", hint="botctl doctor") from None
+    start_daemon(os.path.abspath(config) if config else None)
+    return invocation.call("daemon.status", autostart=False)
 
 
 def stop(invocation: Invocation, *, bots: bool, timeout: float) -> int:
@@ -69,7 +65,7 @@ def stop(invocation: Invocation, *, bots: bool, timeout: float) -> int:
             document(invocation.out, {"stopped": False})
         return Exit.OK
     if bots:
-        invocation.confirm("Stop every bot and botd?")
+        invocation.confirm("Stop every bot and botd?", dry_run=False)
     params = {"bots": bots, "timeout_s": timeout}
     result = invocation.call("daemon.shutdown", params, timeout=timeout + GRACE_S, autostart=False)
     left = result.get("bots_left")

@@ -68,7 +68,8 @@ def _timeline(out: Terminal, events: list[dict[str, Any]]) -> None:
 
 def recovery_in_words(recovery: dict[str, Any]) -> str:
     """'7 attempts, 6 successful (86%), back after 310ms on average, 1.2s at worst'."""
-    parts = [f"{recovery.get('attempts')} attempts"]
+    attempts = recovery.get("attempts")
+    parts = [f"{attempts} {'attempt' if attempts == 1 else 'attempts'}"]
     rate = amount(recovery.get("success_rate"))
     if recovery.get("successes") is not None:
         share = "" if rate is None else f" ({rate * 100:.0f}%)"

@@ -14,6 +14,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from botctl.invocation import Invocation
 
+_PATHS = ("BOTD_SOCKET", "BOTD_CONFIG")
 _SYSTEM = "/etc/systemd/system/botd.service"
 
 # KillMode=process: stopping or upgrading botd must not take the bots along; they belong to the keeper.
@@ -27,7 +28,7 @@ After=network.target
 [Service]
 Type=exec
 ExecStart={python} -P -m botd run
-Environment={home}
+{environment}
 KillMode=process
 Restart=always
 RestartSec=1
@@ -66,12 +67,15 @@ def install(invocation: Invocation, *, user: bool, only_print: bool) -> int:
 
 
 def _unit(home: str, *, user: bool) -> str:
-    for text in (home, sys.executable):
+    # What the caller has set for the fleet has to hold for the service as well.
+    settings = {"BOTD_HOME": home}
+    settings |= {key: os.path.abspath(os.environ[key]) for key in _PATHS if os.environ.get(key)}
+    for text in (*settings.values(), sys.executable):
         if any(ord(char) < 0x20 for char in text):
             raise invalid("", f"a path with control characters cannot stand in a unit: {text!r}")
     return _UNIT.format(
         python=_quoted(sys.executable),
-        home=_quoted(f"BOTD_HOME={home}"),
+        environment="\n".join(f"Environment={_quoted(f'{key}={value}')}" for key, value in settings.items()),
         target="default.target" if user else "multi-user.target",
     )
 
@@ -99,7 +103,7 @@ def _write(invocation: Invocation, path: str, unit: str) -> bool:
     if present == unit:
         return False
     if present is not None:
-        invocation.confirm(f"{path} exists and differs; overwrite it?")
+        invocation.confirm(f"{path} exists and differs; overwrite it?", dry_run=False)
     new = f"{path}.new"
     try:
         os.makedirs(os.path.dirname(path), exist_ok=True)

@@ -23,30 +23,35 @@ class Indented:
         self._margin, self._hang = margin, margin + hang
         self._at_start = True
         self._column = 0
+        self._gap = ""
+        """Spaces that are only written when something follows them on the same line."""
 
     def feed(self, text: str) -> None:
         out: list[str] = []
         for token in _TOKENS.findall(text):
             if token in ("\n", "\r"):
-                out.append(token)
-                self._at_start, self._column = True, 0
+                # Before a carriage return, spaces blot something out; at the end of a line they are nothing.
+                out.append(token if token == "\n" else self._gap + token)
+                self._at_start, self._column, self._gap = True, 0, ""
             elif token[0] == "\x1b":
                 out.append(token)
+            elif token[0] == " ":
+                self._gap += token
             else:
                 self._word(token, out)
         self._write("".join(out))
 
     def _word(self, word: str, out: list[str]) -> None:
-        columns = width_of(word)
+        columns = len(self._gap) + width_of(word)
         if self._at_start:
             self._begin(self._margin, out)
         elif self._width is not None and self._column + columns > self._width and self._column > len(self._hang):
             out.append("\n")
             self._begin(self._hang, out)
-            if word[0] == " ":
-                return
-        out.append(word)
+            columns, self._gap = width_of(word), ""
+        out.append(self._gap + word)
         self._column += columns
+        self._gap = ""
 
     def _begin(self, margin: str, out: list[str]) -> None:
         out.append(margin)

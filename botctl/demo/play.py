@@ -17,7 +17,7 @@ from botd.contract.errors import BotdError
 from botd.contract.vocabulary import Exit
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-_PAUSE_S = 1.6
+_PAUSE_S = 2.2
 _LEAVE_S = 5.0
 
 
@@ -75,7 +75,7 @@ def play(terminal: Terminal, *, keep: bool, fast: bool, no_color: bool) -> int:
             number = interrupted.number
             _interrupted(stage, number)
         except BotdError as error:
-            stage.claim(f"it goes on: {error.message}", False)
+            stage.claim(f"this step can be shown: {error.message}", False)
         except OSError:
             stage.silence()  # most likely nobody reads any more; what it was is told by who called us
             raise
@@ -86,10 +86,7 @@ def play(terminal: Terminal, *, keep: bool, fast: bool, no_color: bool) -> int:
 
 def _steps(show: Show, *, keep: bool) -> None:
     stage = show.stage
-    stage.title(
-        "botctl demo",
-        "Twelve Messenger bots of three users: started, talked to, killed, mended, restarted, cleaned up.",
-    )
+    stage.title("botctl demo", "Twelve Messenger bots of three users: started, killed, mended, cleaned up.")
     for i, step in enumerate(STEPS, 1):
         stage.headline(i, len(STEPS), step.title, step.why)
         step.play(show)

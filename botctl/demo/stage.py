@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import shlex
 import time
 from collections.abc import Sequence
@@ -9,12 +10,12 @@ from collections.abc import Sequence
 from rich import box
 from rich.console import Console
 from rich.markup import escape
-from rich.padding import Padding
 from rich.panel import Panel
 from rich.rule import Rule
 from rich.table import Table
 
 from botctl.demo.indent import Indented
+from botctl.render.table import Column, draw
 from botctl.render.terminal import Terminal
 
 _WIDEST = 110
@@ -103,12 +104,13 @@ class Stage:
 
     def table(self, columns: Sequence[str], rows: Sequence[Sequence[str]], right: Sequence[str] = ()) -> None:
         """`right` names the columns of numbers."""
-        drawn = Table(box=None, padding=(0, 2, 0, 0), header_style="bold", pad_edge=False)
-        for column in columns:
-            drawn.add_column(column, justify="right" if column in right else "left", overflow="fold")
-        for row in rows:
-            drawn.add_row(*map(escape, row))
-        self._console.print(Padding(drawn, (0, 0, 0, 2)))
+        drawn = io.StringIO()
+        page = Terminal(drawn, {})
+        page.color, page.unicode, page.width = self._terminal.color, self._terminal.unicode, self.columns
+        draw(page, [Column(title, right=title in right, flexible=title not in right) for title in columns], rows)
+        self.say()
+        self.output().feed(drawn.getvalue())
+        self.say()
 
     def summary(self, title: str, rows: Sequence[tuple[str, str]], *, good: bool) -> None:
         inner = Table(box=None, show_header=False, padding=(0, 2, 0, 0), pad_edge=False)

@@ -13,12 +13,12 @@ from botctl.demo.steps_failures import crash, crash_loop, daemon_killed
 _SMALL_TALK = (
     ("!ping", "pong"),
     ("Good morning!", "Good morning!"),
-    ("!count", "You have sent me 1 message."),
+    ("Thank you!", "Thank you!"),
 )
 _WISHES = {
-    "alice/shop": "two dozen roses",
-    "bob/booking": "a table for two at 8",
-    "carol/events": "the concert in May",
+    "alice/shop": "12 roses",
+    "bob/booking": "table 7",
+    "carol/events": "row 12",
 }
 
 
@@ -32,7 +32,7 @@ class Step:
 def prepare(show: Show) -> None:
     world, stage = show.world, show.stage
     world.create()
-    stage.fact("folder", f"{world.root}, with its own botd in it; your fleet is not touched")
+    stage.fact("folder", f"{world.root}; your own fleet is not touched")
     stage.fact("secrets", f"{len(world.secrets)} placeholders, readable by their owner alone")
     stage.fact("Graph API", f"a stand-in at {world.facebook.url} takes the replies")
     if world.node:
@@ -78,7 +78,6 @@ def conversation(show: Show) -> None:
         took.append(reply.took_s)
         rows.append((bot_id, world.runtime(bot_id), str(bot["port"]), text, reply.text, f"{reply.took_s * 1000:.0f}"))
     stage.table(("BOT", "IN", "PORT", "MESSAGE", "REPLY", "MS"), rows, right=("PORT", "MS"))
-    stage.say()
     stage.claim(f"{right} of {len(bots)} bots gave the right reply", right == len(bots))
     stage.claim("each reply was sent with the token of that bot's own page", at_home == len(bots))
     refused = [facebook.forge(show.address(bot)) for bot in bots.values()]
@@ -122,52 +121,52 @@ def most_down(events: list[dict[str, object]]) -> int:
 STEPS = (
     Step(
         "A private fleet",
-        "Everything happens in one folder that belongs to this demo and goes away with it.",
+        "All of it happens in one folder, which goes away at the end.",
         prepare,
     ),
     Step(
         "Twelve Messenger bots from one file",
-        "fleet.toml says what is to run; apply makes it so. Each bot counts as up when its own /health answers.",
+        "fleet.toml says what is to run; apply makes it so and waits for good health.",
         apply,
     ),
     Step(
         "Talk to each of them",
-        "Signed webhook events go in, replies come out through the Send API: the real protocol.",
+        "The real protocol: signed webhook events in, replies out through the Send API.",
         conversation,
     ),
     Step(
         "Three bots are killed with kill -9",
-        "A crash at night must not stay a crash: a bot comes back by itself and knows what it knew.",
+        "A crash at night must not stay one: bots come back, and know what they knew.",
         crash,
     ),
     Step(
         "botd itself is killed with kill -9",
-        "The keeper is every bot's parent. botd may die at any moment: no bot notices, no exit is lost.",
+        "The keeper is every bot's parent: botd may die, no bot notices, no exit is lost.",
         daemon_killed,
     ),
     Step(
         "Restart everything, a few at a time",
-        "A roll-out must not take the service down: the next batch begins when the last one is healthy.",
+        "A roll-out takes no service down: a batch is healthy before the next begins.",
         bulk_restart,
     ),
     Step(
         "A bot that cannot work",
-        "It is tried again ever more slowly, then left alone with the reason; mend it, and recover.",
+        "It is tried again ever more slowly, then left alone, with the reason in words.",
         crash_loop,
     ),
     Step(
         "The 51st bot of a user",
-        "One user must not eat the machine: what is too much is refused at the door, with what would help.",
+        "One user must not eat the machine: too much is refused at the door, in words.",
         limits,
     ),
     Step(
         "What an operator looks at",
-        "Who is well, who uses what, how often something had to be recovered, what a bot says.",
+        "Who is well, who uses what, what had to be recovered, what a bot says.",
         looking,
     ),
     Step(
         "Clean up, and stop",
-        "Left-overs go, data only when asked for, what is too young stays. Then everything ends.",
+        "What nobody needs goes, what somebody may miss stays a while. Then all ends.",
         clean_up,
     ),
 )

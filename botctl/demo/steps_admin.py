@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import os
 import socket
-import time
 
 from botctl.demo.show import Show
 
 _LIMIT = 50
-_OLD_S = 3 * 86_400
 
 
 def limits(show: Show) -> None:
@@ -36,7 +34,8 @@ def looking(show: Show) -> None:
     stage, fleet = show.stage, show.fleet
     bots = fleet.bots()
     listed = show.run("list")
-    stage.claim(f"all {len(bots)} are in the list, none is missing", listed.says(*bots))
+    running = sum(" running " in line for line in listed.text.splitlines())
+    stage.claim(f"all {len(bots)} are in the list, and running", running == len(bots))
     show.run("health")
     summary = fleet.call("bots.health")["summary"]
     stage.claim("all of them are well", summary["healthy"] == summary["total"] == len(bots))
@@ -60,28 +59,24 @@ def _leaks(show: Show) -> list[str]:
 
 
 def clean_up(show: Show) -> None:
-    stage, world = show.stage, show.world
-    old, young, sock = _litter(world.home)
-    stage.say("Put there for this: a socket of nobody, data of a bot deleted three days ago, and of one")
-    stage.say("that was deleted just now.")
+    stage = show.stage
+    lock, sock, data = _litter(show.world.home)
+    stage.say("As after an accident: lock and data of a bot that is not known, a dead socket.")
     show.run("cleanup", "--dry-run")
-    stage.claim("a dry run only looks", all(map(os.path.lexists, (old, young, sock))))
+    stage.claim("a dry run only looks", all(map(os.path.lexists, (lock, sock, data))))
     show.run("cleanup", "--yes")
-    stage.claim("what nobody needs is gone", not os.path.lexists(old) and not os.path.lexists(sock))
-    stage.claim("what is younger than a day (maxFileAge) is still there", os.path.exists(young))
+    stage.claim("what nobody needs is gone", not os.path.lexists(lock) and not os.path.lexists(sock))
+    stage.claim("data that is younger than a day (maxFileAge) is still there", os.path.isfile(data))
 
 
 def _litter(home: str) -> tuple[str, str, str]:
-    """Left-overs as accidents make them: the folder of a bot long gone, of one just gone, and a dead socket."""
-    folders = [f"{home}/bots/bob/{name}" for name in ("long-gone", "just-gone")]
-    for folder in folders:
-        os.makedirs(f"{folder}/data", 0o700)
-        with open(f"{folder}/data/state.json", "w", encoding="utf-8") as file:
-            file.write("{}\n")
-    then = time.time() - _OLD_S
-    for path in (f"{folders[0]}/data/state.json", f"{folders[0]}/data", folders[0]):
-        os.utime(path, (then, then))
-    path = f"{home}/run/old.sock"
+    """A lock, a socket on which nobody listens, and a file of a bot that botd has never heard of."""
+    lock, path = f"{home}/locks/bob+forgotten.lock", f"{home}/run/old.sock"
+    folder = f"{home}/bots/bob/forgotten/data"
+    os.makedirs(folder, 0o700)
+    for name, content in ((lock, ""), (f"{folder}/state.json", "{}\n")):
+        with open(name, "x", encoding="utf-8") as file:
+            file.write(content)
     with socket.socket(socket.AF_UNIX) as sock:
         sock.bind(path)
-    return folders[0], folders[1], path
+    return lock, path, f"{folder}/state.json"

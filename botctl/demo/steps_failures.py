@@ -38,12 +38,9 @@ def crash(show: Show) -> None:
         times = (told["started"], told["recovered"], replies[bot_id].at)
         pids = (before[bot_id]["pid"], after[bot_id]["pid"])
         rows.append((bot_id, *map(str, pids), *(ms(at - killed_at[bot_id]) for at in times)))
-    stage.say()
     headings = ("OLD PID", "NEW PID", "RUNNING", "HEALTHY", "NEXT REPLY")
     stage.table(("BOT", *headings), rows, right=headings)
-    stage.say("  From the kill, as botd recorded it. Of these, 188 to 250 ms are the wait before", style="dim")
-    stage.say("  a first restart (botRecovery.restartDelay), the rest is the bot's own start.", style="dim")
-    stage.say()
+    stage.say("Since the kill; it waits 188 to 250 ms before a first restart (restartDelay).", style="dim")
     others = before.keys() - set(victims)
     stage.claim(
         "all three run again by themselves, as new processes",
@@ -93,12 +90,14 @@ def daemon_killed(show: Show) -> None:
     for bot_id, number in _ENDS.items():
         stage.command(f"kill -{number.name[3:]} {before[bot_id]['pid']}", note=f"{bot_id}, while nobody watches")
         _end(show, before[bot_id]["pid"], number)
-    alone = not _answers(show)
     survivors = [bot_id for bot_id in before if bot_id not in _ENDS]
-    answers = [facebook.ask(show.address(before[id]), facebook.person(), "!ping").text for id in survivors]
+    answers, alone = [], 0
+    for bot_id in survivors:
+        answers.append(facebook.ask(show.address(before[bot_id]), facebook.person(), "!ping").text)
+        alone += not _answers(show)
     pid = fleet.await_daemon(but=old["pid"])
     back_after = time.time() - killed_at
-    stage.claim(f"while botd was dead, {len(answers)} bots answered", alone and set(answers) == {"pong"})
+    stage.claim(f"while botd was dead, {alone} bots were asked and answered", alone > 0 and set(answers) == {"pong"})
     stage.claim(f"the keeper has started botd again (pid {pid}): it answers after {ms(back_after)}", pid != old["pid"])
     show.run("wait", "--all", "--for", "healthy", "-q")
     show.run("daemon", "status")
@@ -132,9 +131,7 @@ def _exact_ends(show: Show, before: dict[str, dict[str, Any]], seq: int) -> None
         ends = [event["text"] for event in show.fleet.events(seq, bot_id) if event["kind"] == "exited"]
         exact += len(ends) == 1 and ends[0].startswith(f"killed by {number.name} ")
         rows.append((bot_id, str(before[bot_id]["pid"]), number.name, "; ".join(ends)))
-    show.stage.say()
     show.stage.table(("BOT", "PID", "ENDED BY", "AS THE NEW BOTD KNOWS IT"), rows, right=("PID",))
-    show.stage.say()
     show.stage.claim("how each bot ended meanwhile is known exactly, and they run again", exact == len(_ENDS))
 
 

@@ -10,7 +10,7 @@ from botctl.render.logs import line_of
 from botctl.render.panel import gauge
 from botctl.render.phases import health_style, phase_style, symbol
 from botctl.render.table import pairs
-from botctl.render.terminal import BOLD, DIM, clean
+from botctl.render.terminal import BOLD, DIM, clean, cut
 from botctl.render.units import NONE, ago, amount, duration, epoch, local, percent, size
 from botd.contract.errors import BotdError
 
@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from botctl.render.terminal import Terminal
 
 _LINES = 5
+# What stands in front of the values at least: the longest of the names that always appear.
+_NAMES_WIDTH = len("  Environment: ")
 
 
 def blocks(invocation: Invocation, bots: list[dict[str, Any]]) -> None:
@@ -66,7 +68,7 @@ def _facts(out: Terminal, bot: dict[str, Any], now: float) -> list[tuple[str, Ce
         ("Restarts", _restarts(bot)),
         ("Last exit", _last_exit(bot, now)),
         ("Port", _text(bot.get("port"))),
-        ("Command", _command(bot)),
+        ("Command", _command(out, bot)),
         ("Folder", clean(_text(bot.get("directory")))),
         ("Environment", clean(" ".join(f"{k}={v}" for k, v in _table(bot, "env").items()))),
         ("Labels", clean(" ".join(f"{k}={v}" for k, v in _table(bot, "labels").items()))),
@@ -137,11 +139,12 @@ def _last_exit(bot: dict[str, Any], now: float) -> str:
     return clean(f"{how}{f' ({reason})' if reason else ''}{when}")
 
 
-def _command(bot: dict[str, Any]) -> str:
+def _command(out: Terminal, bot: dict[str, Any]) -> str:
     command = bot.get("command")
     if not isinstance(command, list):
         return ""
-    return clean(command_line(command))
+    line = clean(command_line(command))
+    return line if out.width is None else cut(line, out.width - _NAMES_WIDTH, out.pick("…", "~"))
 
 
 def _last_lines(invocation: Invocation, id: str) -> None:

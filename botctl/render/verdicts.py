@@ -57,7 +57,7 @@ def _say_ok(invocation: Invocation, verdicts: Sequence[Verdict], elapsed: object
     out = invocation.out
     # One bot: how long it took belongs to it; several: to the summary.
     alone = f" in {duration(elapsed)}" if len(verdicts) == 1 and isinstance(elapsed, (int, float)) else ""
-    width = max((len(str(verdict.get("id"))) for verdict in verdicts), default=0)
+    width = _id_width(verdicts)
     for verdict in verdicts:
         if not verdict.get("ok"):
             continue
@@ -72,8 +72,13 @@ def _say_ok(invocation: Invocation, verdicts: Sequence[Verdict], elapsed: object
         out.line(f"{mark} {id}  {text if changed else out.paint(text, DIM)}{why}")
 
 
+def _id_width(verdicts: Sequence[Verdict]) -> int:
+    return max((len(str(verdict.get("id"))) for verdict in verdicts), default=0)
+
+
 def _say_failed(invocation: Invocation, verdicts: Sequence[Verdict]) -> None:
     err = invocation.err
+    width = _id_width(verdicts) if invocation.for_people and not invocation.quiet else 0
     for verdict in verdicts:
         if verdict.get("ok"):
             continue
@@ -82,7 +87,7 @@ def _say_failed(invocation: Invocation, verdicts: Sequence[Verdict]) -> None:
         message = clean(str(told.get("message") or verdict.get("reason") or verdict.get("result") or "failed"))
         skipped = not _has_failed(verdict)
         mark = err.paint("-", DIM) if skipped else err.paint(err.pick("✖", "x"), RED)
-        invocation.warn(f"{mark} {clean(str(verdict.get('id')))}  {message}")
+        invocation.warn(f"{mark} {clean(str(verdict.get('id'))).ljust(width)}  {message}")
         if told.get("hint"):
             invocation.warn(f"    {err.paint('try:', DIM)} {clean(str(told['hint']))}")
 
@@ -92,6 +97,8 @@ def _summary(verdicts: Sequence[Verdict], elapsed: object) -> str:
     for verdict in verdicts:
         word = "failed" if _has_failed(verdict) else str(verdict.get("result", "done"))
         counts[word] = counts.get(word, 0) + 1
-    told = ", ".join(f"{count:,} {clean(word)}" for word, count in counts.items())
+    # What went wrong stands last, where the eye ends.
+    words = sorted(counts, key=lambda word: (word == "failed", -counts[word]))
+    told = ", ".join(f"{counts[word]:,} {clean(word.replace(', ', ' and '))}" for word in words)
     took = f" in {duration(elapsed)}" if isinstance(elapsed, (int, float)) else ""
     return f"{plural(len(verdicts), 'bot')}: {told}{took}"

@@ -29,6 +29,8 @@ VALUE_MAX = 131_000
 TOTAL_MAX = 1 << 20
 
 _TEXT: Schema = {"type": "string", "pattern": NO_NUL, "maxLength": VALUE_MAX, "x-hint": "no NUL bytes"}
+_HIDDEN: Schema = {**_TEXT, "writeOnly": True}
+"""A value that goes in and never comes out again, not even in the error that refuses it."""
 
 PROBE: Schema = {
     "type": "object",
@@ -65,9 +67,10 @@ _SETTINGS: dict[str, Schema] = {
     "directory": {**_TEXT, "maxLength": 4000, "description": "the working folder"},
     "env": {
         "type": "object",
+        "writeOnly": True,
         "maxProperties": 500,
         "propertyNames": {"pattern": ENV_NAME, "maxLength": 200, "x-hint": "letters, digits and _"},
-        "additionalProperties": _TEXT,
+        "additionalProperties": _HIDDEN,
     },
     "labels": {
         "type": "object",
@@ -114,9 +117,10 @@ SPEC: Schema = {
         **_SETTINGS,
         "secrets": {
             "type": "object",
+            "writeOnly": True,
             "maxProperties": 100,
             "propertyNames": _SETTINGS["env"]["propertyNames"],
-            "additionalProperties": _TEXT,
+            "additionalProperties": _HIDDEN,
         },
     },
 }
@@ -131,10 +135,12 @@ _BOT_IN_FILE: Schema = {
         **_SETTINGS,
         "secrets": {
             "type": "object",
+            "writeOnly": True,
             "maxProperties": 100,
             "propertyNames": _SETTINGS["env"]["propertyNames"],
             "additionalProperties": {
                 "type": "object",
+                "writeOnly": True,
                 "additionalProperties": False,
                 "required": ["file"],
                 "x-hint": 'write { file = "secrets/NAME" }: secrets are never written into the manifest',

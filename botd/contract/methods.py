@@ -79,7 +79,7 @@ _APPLY: dict[str, Schema] = {
 _TABLE = (
     Method("rpc.discover", "every method with the schemas of its params and result", {}, _OBJECT, who="anyone"),
     Method("daemon.ping", "answers, cheaply", {}, _OBJECT, who="anyone"),
-    Method("daemon.version", "versions of botd, the protocol and the keeper", {}, _OBJECT, who="anyone"),
+    Method("daemon.version", "versions of botd and the protocol", {}, _OBJECT, who="anyone"),
     Method("daemon.status", "pids, versions, uptime, mechanisms in force, warnings", {}, _OBJECT, who="viewer"),
     Method(
         "daemon.shutdown",

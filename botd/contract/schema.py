@@ -3,6 +3,8 @@
 The schemas are the single source: `rpc.discover` and `config schema` print them, this module
 enforces them. An error names the path, the reason and, for an unknown key, the nearest known one.
 
+A value whose schema is `writeOnly` (a secret) is never repeated in an error.
+
 Understood: type (one or a list), enum, properties, required, additionalProperties (false or a
 schema), propertyNames (pattern, maxLength), items, minItems, maxItems, maxProperties, minimum,
 maximum, exclusiveMinimum, minLength, maxLength, pattern. `default` fills what is missing.
@@ -56,7 +58,8 @@ class _Checker:
     def check(self, value: Any, schema: Schema, path: str) -> Any:
         kind = schema.get("type")
         if kind is not None and not _is_type(value, kind):
-            raise self._fail(path, f"must be {_spoken(kind)}, not {_shown(value)}", schema.get("x-hint", ""))
+            given = "" if schema.get("writeOnly") else f", not {_shown(value)}"
+            raise self._fail(path, f"must be {_spoken(kind)}{given}", schema.get("x-hint", ""))
         if "enum" in schema and value not in schema["enum"]:
             self._refuse_word(value, schema["enum"], path)
         if isinstance(value, dict):
@@ -120,7 +123,8 @@ class _Checker:
         if len(value) > most:
             raise self._fail(path, f"{len(value)} characters, at most {most}")
         if "pattern" in schema and not re.search(schema["pattern"], value):
-            raise self._fail(path, f"{_shown(value)} is not allowed", str(schema.get("x-hint", schema["pattern"])))
+            given = "what is given" if schema.get("writeOnly") else _shown(value)
+            raise self._fail(path, f"{given} is not allowed", str(schema.get("x-hint", schema["pattern"])))
 
     def _number(self, value: float, schema: Schema, path: str) -> None:
         if value != value:

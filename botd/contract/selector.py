@@ -86,7 +86,7 @@ def _check_value(key: str, value: str, term: str, where: str) -> None:
         near = nearest(value, words)
         hint = f"did you mean {key}:{near}?" if near else f"one of: {', '.join(words)}"
         raise invalid(where, f"{value!r} is no {key}", hint=hint)
-    if key == "user" and not (is_user(value) or (is_glob(value) and _PATTERN.issuperset(value))):
+    if key == "user" and not (is_user(value) or (is_glob(value) and len(value) <= 63 and _PATTERN.issuperset(value))):
         raise invalid(where, f"{value!r} is no user name in {term!r}")
     if key == "template" and not is_name(value):
         raise invalid(where, f"{value!r} is no template name", hint=NAME_RULE)
@@ -137,7 +137,8 @@ def _check_clause(clause: object, path: str) -> Clause:
     out: Clause = {}
     for key, value in clause.items():
         if key == "labels":
-            if not isinstance(value, dict) or not all(isinstance(v, str) for v in value.values()):
+            # Empty, it would hold for every bot: "all" must be said in so many words.
+            if not isinstance(value, dict) or not value or not all(isinstance(v, str) for v in value.values()):
                 raise invalid(f"{path}.labels", "must map label names to strings")
             out["labels"] = dict(value)
         elif not isinstance(value, str):

@@ -15,8 +15,9 @@ def verdict(spec: Spec, state: BotState, now: float) -> str:
             if state.health == "unhealthy":
                 return f"{spec.id} has run for {age} but its health checks fail: {state.health_note}."
             if state.attempts:
-                return f"{spec.id} runs again since {age}, after {_times(state.attempts, 'restart')} in a row.{ended}"
-            return f"{spec.id} runs since {age}."
+                row = _times(state.attempts, "restart")
+                return f"{spec.id} has been running again for {age}, after {row} in a row.{ended}"
+            return f"{spec.id} has been running for {age}."
         case "starting":
             return f"{spec.id} is starting (life {state.generation})."
         case "stopping":

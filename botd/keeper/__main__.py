@@ -27,6 +27,7 @@ from botd.keeper.keeper import Keeper
 from botd.keeper.launch import LOCK_FD, subreaper
 from botd.keeper.life import Life
 from botd.keeper.loop import Loop
+from botd.keeper.nursery import Nursery
 from botd.keeper.output import Output
 from botd.keeper.respawn import Respawner
 
@@ -37,7 +38,7 @@ if TYPE_CHECKING:
 USAGE, TAKEN = 2, 75
 _LOG_LIMIT = 256 * 1024
 _LOCK_WITHIN_S = 3.0
-_WITHOUT = ("cgroup_kill", "clone3", "pidfd_info", "unique_inodes", "zombie_stat")
+_WITHOUT = ("cgroup_kill", "clone3", "nursery", "pidfd_info", "unique_inodes", "zombie_stat")
 
 
 class Log:
@@ -154,10 +155,13 @@ def _build(home: str, run: str, containment: str, without: list[str], log: Log) 
     loop = Loop(log.error)
     known: dict[int, Life | None] = {}
     cages = Cages(home, containment, known, without)
+    # As early as the containment is known: what the helper inherits it keeps.
+    nursery = Nursery(loop, known) if cages.clone_into and "nursery" not in without else None
     journal = Journal(os.path.join(run, "keeper.journal"))
     if journal.damaged:
         log(f"{journal.damaged} damaged lines of the journal were skipped")
     keeper = Keeper(loop, journal, cages, Output(loop, log), (soft, hard), known, log)
+    keeper.nursery = nursery
     keeper.door = Door(loop, os.path.join(run, "keeper.sock"), keeper.on_message, keeper.on_lost, log)
     keeper.respawner = Respawner(
         loop,

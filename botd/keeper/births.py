@@ -16,7 +16,7 @@ from time import CLOCK_BOOTTIME, clock_gettime, time
 
 from botd.keeper import proc
 from botd.keeper.crash import crash_point
-from botd.keeper.launch import Gate, launch
+from botd.keeper.launch import Gate
 from botd.keeper.life import Life
 
 TYPE_CHECKING = False
@@ -56,70 +56,55 @@ def open_lock(path: str) -> int | None:
     return fd
 
 
-def give_birth(
-    start: Start, journal: Journal, cages: Cages, output: Output, boot: str, tell: Callable[[Life], None]
-) -> Life:
-    """Start a life. `tell` is called between START and GO, so that botd holds the descriptors before a byte is written.
+def conceive(start: Start, journal: Journal, cages: Cages) -> tuple[Life, int, int | None]:
+    """Everything before the fork: (life, lock, cgroup to be born in); the two descriptors are the caller's to close.
 
-    Refused or Failed say that there is no life.
+    Refused or Failed say that there is no life, and then nothing is left open.
     """
     if start.gen <= journal.spent.get(start.id, -1):
         spent = journal.spent[start.id]
         raise Refused("released", f"generation {start.gen} of {start.id} was used already (the highest is {spent})")
     crash_point("start-checked")
     life = Life(start.id, start.gen)
-    step = "lock"
-    lock = cage_fd = None
     try:
-        try:
-            lock = open_lock(start.lock)
-            if lock is None:
-                raise Refused("busy", f"the lock of {start.id} is held: a former life of it has not ended")
-            crash_point("start-locked")
-            step = "containment"
-            life.cage = cages.cage(start.id, start.gen, life.marks)
-            cage_fd = life.cage.make()
-            crash_point("start-caged")
-            start.command.subreaper = life.cage.path is None
-            if cage_fd is not None and not cages.clone_into:
-                start.command.cgroup_procs = life.cage.procs
-            step = "fork"
-            gate = launch(start.command, lock, cage_fd if cages.clone_into else None)
-        finally:
-            for fd in (lock, cage_fd):
-                if fd is not None:
-                    os.close(fd)
-        crash_point("start-forked")
-        step = "prepare"
-        _prepare(life, gate, start, journal, output, boot, tell)
-    except (OSError, Failed) as error:
-        if life.cage is not None:
-            life.cage.remove()
-        if isinstance(error, Failed):
-            raise
-        if error.errno == errno.EBUSY and step == "containment":
+        lock = open_lock(start.lock)
+    except OSError as error:
+        raise Failed("lock", error.errno, f"{start.lock}: {error.strerror}") from error
+    if lock is None:
+        raise Refused("busy", f"the lock of {start.id} is held: a former life of it has not ended")
+    crash_point("start-locked")
+    try:
+        life.cage = cages.cage(start.id, start.gen, life.marks)
+        birthplace = life.cage.make()
+    except OSError as error:
+        os.close(lock)
+        if error.errno == errno.EBUSY:
             raise Refused("busy", f"{start.id}: {error.strerror}") from error
-        raise Failed(step, error.errno, str(error.strerror or error)) from error
-    return life
+        raise Failed("containment", error.errno, str(error.strerror)) from error
+    crash_point("start-caged")
+    start.command.subreaper = life.cage.path is None
+    if birthplace is not None and not cages.clone_into:
+        os.close(birthplace)
+        birthplace = None
+        start.command.cgroup_procs = life.cage.procs
+    return life, lock, birthplace
 
 
-def _prepare(
-    life: Life,
-    gate: Gate,
-    start: Start,
-    journal: Journal,
-    output: Output,
-    boot: str,
-    tell: Callable[[Life], None],
+def deliver(
+    life: Life, gate: Gate, start: Start, journal: Journal, output: Output, boot: str, tell: Callable[[Life], None]
 ) -> None:
-    """Everything between the fork and the release; on an error the child is told to go and nothing stays open."""
+    """Everything between the fork and the release. Failed says that the child was told to go, and is gone.
+
+    `tell` is called between START and GO, so that botd holds the descriptors before a byte is written.
+    """
+    crash_point("start-forked")
     life.pid, life.pidfd, life.error_fd = gate.pid, gate.pidfd, gate.error
     folder, max_bytes, keep = start.log
+    step = "identify"
     try:
-        ticks = proc.start_ticks(gate.pid)
         life.facts = {
             "pid": gate.pid,
-            "start_ticks": ticks,
+            "start_ticks": proc.start_ticks(gate.pid),
             "pidfd_inode": proc.pidfd_inode(gate.pidfd),
             "at": instant(),
             "cgroup": life.cage.path if life.cage else None,
@@ -128,11 +113,12 @@ def _prepare(
             "lock": start.lock,
             "log": {"dir": folder, "max_bytes": max_bytes, "keep": keep},
         }
+        if life.facts["start_ticks"] is None:
+            raise OSError(errno.ESRCH, "it was killed before it started")
+        step = "logs"
         for name, fd in (("out", gate.out), ("err", gate.err)):
-            try:
-                life.sources.append(output.attach(fd, folder, name, max_bytes, keep))
-            except OSError as error:
-                raise Failed("logs", error.errno, f"{folder}: {error.strerror}") from error
+            life.sources.append(output.attach(fd, folder, name, max_bytes, keep))
+        step = "journal"
         crash_point("start-identified")
         journal.write("START", life.id, life.gen, boot=boot, **life.facts)
         crash_point("start-journaled")
@@ -140,14 +126,24 @@ def _prepare(
         crash_point("start-told")
         journal.write("GO", life.id, life.gen)
         crash_point("start-go")
-    except (OSError, Failed):
-        gate.abort()
-        os.waitpid(gate.pid, 0)
-        for source in life.sources:
-            output.finish(source)
-        for fd in (gate.out, gate.err)[len(life.sources) :]:
-            os.close(fd)
-        life.close()
-        raise
+    except OSError as error:
+        abort(life, gate, output)
+        words = f"{folder}: {error.strerror}" if step == "logs" else str(error.strerror or error)
+        raise Failed(step, error.errno, words) from error
     gate.release()
     crash_point("start-released")
+
+
+def abort(life: Life, gate: Gate, output: Output) -> None:
+    """Close the gate of a child that shall not live, and wait the moment it takes to go."""
+    gate.abort()
+    try:
+        os.waitpid(gate.pid, 0)
+    except ChildProcessError:
+        pass  # it was killed at its gate, and reaped with the strays
+    for fd in (gate.pidfd, gate.error, *(gate.out, gate.err)[len(life.sources) :]):
+        os.close(fd)
+    for source in life.sources:
+        output.finish(source)
+    if life.cage is not None:
+        life.cage.remove()

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
+from collections import deque
 from time import monotonic
 
 from botd.keeper import proc, wire
-from botd.keeper.births import Failed, Refused, give_birth, instant, open_lock
+from botd.keeper.births import Failed, Refused, abort, conceive, deliver, instant, open_lock
 from botd.keeper.crash import crash_point
 from botd.keeper.door import Door, Peer
-from botd.keeper.launch import parse_report
+from botd.keeper.launch import Gate, launch, parse_report
 from botd.keeper.lean import SIGCONT, send_signal
 from botd.keeper.life import Life, status_words
 from botd.keeper.recovery import Recovery
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from botd.keeper.containment import Cages, Cgroup, Tree
     from botd.keeper.journal import Journal
     from botd.keeper.loop import Loop
+    from botd.keeper.nursery import Nursery
     from botd.keeper.output import Output
     from botd.keeper.respawn import Respawner
     from botd.keeper.wire import Message
@@ -30,6 +32,7 @@ _SWEEP_FIRST_S, _SWEEP_LONGEST_S, _SWEEP_TRIES = 0.001, 0.5, 20
 _KILL_AGAIN_S = 1.0
 _RECORD_AGAIN_S = 1.0
 _RECOVER_ALONE_S = 1.0
+_STARTS_AHEAD = 3
 
 
 class Keeper:
@@ -55,6 +58,9 @@ class Keeper:
         self.lives: dict[tuple[str, int], Life] = {}
         self._by_id: dict[str, Life] = {}
         self._waiting: dict[tuple[str, int], Start] = {}
+        self._queue: deque[tuple[str, int]] = deque()
+        self._under_way = 0
+        self.nursery: Nursery | None = None
         self._strays_behind = False
         self.remains: dict[str, list[Cgroup | Tree]] = {}
         self._handlers: dict[str, Callable[[Peer, Message], None]] = {
@@ -136,7 +142,8 @@ class Keeper:
             self._refuse(*key, "released", f"generation {key[1]} of {key[0]} was started already")
             return
         self._waiting[key] = start
-        self.loop.slow.append(lambda: self._start(key))
+        self._queue.append(key)
+        self._pump()
 
     def _do_stop(self, peer: Peer, message: Message) -> None:
         number, grace = signal_of(message), seconds_of(message, "grace_s")
@@ -240,27 +247,75 @@ class Keeper:
 
     # Start
 
-    def _start(self, key: tuple[str, int]) -> None:
-        start = self._waiting.pop(key, None)
-        if start is None:
-            return  # stopped meanwhile
+    def _pump(self) -> None:
+        """Let a few starts be under way at a time, one step of one of them in a turn of the loop."""
+        while self._queue and self._under_way < _STARTS_AHEAD:
+            self._under_way += 1
+            self.loop.slow.append(self._start_next)
+
+    def _start_next(self) -> None:
+        key = self._queue.popleft()
+        start = self._waiting.get(key)
         try:
-            former = self._by_id.get(start.id)
-            if former is not None and former.live:
-                raise Refused("busy", f"generation {former.gen} of {start.id} lives")
-            if not self._nothing_remains(start.id):
-                raise Refused("busy", f"processes of a former life of {start.id} have not ended yet")
-            life = give_birth(start, self.journal, self.cages, self.output, self._boot, self.door.tell)
+            if start is not None:
+                self._begin(start)
+                return
         except Refused as refused:
+            del self._waiting[key]
             self._refuse(*key, *refused.args)
-            return
         except Failed as failed:
+            del self._waiting[key]
             self._fail(*key, *failed.args)
-            return
-        self._known[life.pid] = life
-        self.enter(life)
-        self.loop.watch(life.error_fd, lambda: self._on_report(life))
-        self.door.publish(life)
+        self._done()
+
+    def _done(self) -> None:
+        self._under_way -= 1
+        self._pump()
+
+    def _begin(self, start: Start) -> None:
+        former = self._by_id.get(start.id)
+        if former is not None and former.live:
+            raise Refused("busy", f"generation {former.gen} of {start.id} lives")
+        if not self._nothing_remains(start.id):
+            raise Refused("busy", f"processes of a former life of {start.id} have not ended yet")
+        life, lock, birthplace = conceive(start, self.journal, self.cages)
+        try:
+            if (
+                birthplace is not None
+                and self.nursery is not None
+                and self.nursery.ask(start.command, lock, birthplace, lambda gate: self._born(life, start, gate))
+            ):
+                return
+            gate: Gate | OSError = launch(start.command, lock, birthplace)
+        except OSError as error:
+            gate = error
+        finally:
+            os.close(lock)
+            if birthplace is not None:
+                os.close(birthplace)
+        self._born(life, start, gate)
+
+    def _born(self, life: Life, start: Start, gate: Gate | OSError) -> None:
+        """The fork was made (or not); the child waits at its gate."""
+        wanted = self._waiting.pop(life.key, None) is not None
+        try:
+            if isinstance(gate, OSError):
+                if life.cage is not None:
+                    life.cage.remove()
+                raise Failed("fork", gate.errno, gate.strerror)
+            if not wanted:
+                abort(life, gate, self.output)  # stopped meanwhile, and told so
+                return
+            deliver(life, gate, start, self.journal, self.output, self._boot, self.door.tell)
+            self._known[life.pid] = life
+            self.enter(life)
+            self.loop.watch(life.error_fd, lambda: self._on_report(life))
+            self.door.publish(life)
+        except Failed as failed:
+            if wanted:
+                self._fail(*life.key, *failed.args)
+        finally:
+            self._done()
 
     def _refuse(self, life_id: str, gen: int | None, why: str, text: str) -> None:
         self.door.note({"op": "refused", "id": life_id, "gen": gen, "why": why, "text": text})

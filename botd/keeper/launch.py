@@ -29,6 +29,7 @@ _PR_SET_CHILD_SUBREAPER = 36
 _PR_SET_NO_NEW_PRIVS = 38
 _SYS_CLONE3 = 435
 _CLONE_PIDFD = 0x1000
+_CLONE_PARENT = 0x8000
 _CLONE_INTO_CGROUP = 0x200000000
 _SIGCHLD = 17
 
@@ -82,6 +83,49 @@ class Gate:
         os.close(self._release)
 
 
+class Pipes:
+    """The four pipes of a start: gate, error report, stdout, stderr. OSError when descriptors are short.
+
+    `uid` is who the output pipes shall belong to: a bot reopens them by name (/dev/stdout). Closing is the caller's.
+    """
+
+    __slots__ = ("_fds", "release")
+
+    def __init__(self, uid: int | None) -> None:
+        fds: list[int] = []
+        try:
+            for _ in range(4):
+                fds += os.pipe2(os.O_CLOEXEC)
+            for fd in (fds[2], fds[4], fds[6]):
+                os.set_blocking(fd, False)
+            if uid is not None:
+                for fd in (fds[5], fds[7]):
+                    os.fchown(fd, uid, -1)
+        except OSError:
+            for fd in fds:
+                os.close(fd)
+            raise
+        self._fds = fds
+        self.release = fds[1]
+
+    def theirs(self) -> tuple[int, int, int, int]:
+        """The child's ends: wait, report, stdout, stderr."""
+        return self._fds[0], self._fds[3], self._fds[5], self._fds[7]
+
+    def gate(self, pid: int, pidfd: int) -> Gate:
+        return Gate(pid, pidfd, self.release, self._fds[2], self._fds[4], self._fds[6])
+
+    def close_theirs(self) -> None:
+        for fd in self.theirs():
+            os.close(fd)
+        self._fds[0] = self._fds[3] = self._fds[5] = self._fds[7] = -1
+
+    def close(self) -> None:
+        for fd in self._fds:
+            if fd >= 0:
+                os.close(fd)
+
+
 def subreaper() -> None:
     """Make this process the parent of every orphan among its descendants."""
     _prctl(_PR_SET_CHILD_SUBREAPER, 1)
@@ -92,35 +136,25 @@ def launch(command: Command, lock: int, cgroup: int | None) -> Gate:
 
     OSError when a pipe or the fork fails; nothing is left open then, and a child that exists finds its gate closed.
     """
-    opened: list[int] = []
+    pipes = Pipes(command.uid)
     try:
-        for _ in range(4):
-            opened += os.pipe2(os.O_CLOEXEC)
-        wait, release, error, report, out, out_w, err, err_w = opened
-        if command.uid is not None:
-            # The bot reopens these by name (/dev/stdout), so they must be its own.
-            os.fchown(out_w, command.uid, -1)
-            os.fchown(err_w, command.uid, -1)
-        for fd in (error, out, err):
-            os.set_blocking(fd, False)
-        pid, pidfd = _fork_into(cgroup) if cgroup is not None else (os.fork(), -1)
+        pid, pidfd = fork_into(cgroup) if cgroup is not None else (os.fork(), -1)
         if pid == 0:
-            _child(command, lock, wait, release, report, out_w, err_w)
+            os.close(pipes.release)
+            child(command, lock, *pipes.theirs())
         if pidfd < 0:
             pidfd = os.pidfd_open(pid)
     except OSError:
-        for fd in opened:
-            os.close(fd)
+        pipes.close()
         raise
-    for fd in (wait, report, out_w, err_w):
-        os.close(fd)
-    return Gate(pid, pidfd, release, error, out, err)
+    pipes.close_theirs()
+    return pipes.gate(pid, pidfd)
 
 
 def can_fork_into(cgroup: int) -> bool:
     """Whether a child can be born inside a cgroup (clone3); the alternative, moving it there, takes 6 to 25 ms."""
     try:
-        pid, pidfd = _fork_into(cgroup)
+        pid, pidfd = fork_into(cgroup)
     except OSError:
         return False
     if pid == 0:
@@ -130,11 +164,14 @@ def can_fork_into(cgroup: int) -> bool:
     return True
 
 
-def _fork_into(cgroup: int) -> tuple[int, int]:
-    # A fork without the C library's and the interpreter's fork handlers, which exist for threads: there are none.
-    _clone_args[0] = _CLONE_INTO_CGROUP | _CLONE_PIDFD
+def fork_into(cgroup: int, of_parent: bool = False) -> tuple[int, int]:
+    """Fork a child inside a cgroup: (pid, pidfd), pid 0 in the child. `of_parent`: it becomes this process's sibling.
+
+    It goes without the C library's and the interpreter's fork handlers, which exist for threads: there are none.
+    """
+    _clone_args[0] = _CLONE_INTO_CGROUP | _CLONE_PIDFD | (_CLONE_PARENT if of_parent else 0)
     _clone_args[1] = ctypes.addressof(_pidfd_slot)
-    _clone_args[4] = _SIGCHLD
+    _clone_args[4] = 0 if of_parent else _SIGCHLD
     _clone_args[10] = cgroup
     pid = _libc.syscall(_SYS_CLONE3, ctypes.byref(_clone_args), ctypes.c_size_t(ctypes.sizeof(_clone_args)))
     if pid < 0:
@@ -143,12 +180,11 @@ def _fork_into(cgroup: int) -> tuple[int, int]:
     return pid, _pidfd_slot.value
 
 
-def _child(command: Command, lock: int, wait: int, release: int, report: int, out: int, err: int) -> NoReturn:
+def child(command: Command, lock: int, wait: int, report: int, out: int, err: int) -> NoReturn:
     """The child's whole life before exec. It never returns and never raises."""
     step = "gate"
     status = STEP_FAILED
     try:
-        os.close(release)
         if os.read(wait, 1) != b"x":
             os._exit(GATE_CLOSED)
         step = "lock"

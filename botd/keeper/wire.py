@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 VERSION = 1
 PACKET_LIMIT = 256 * 1024
 MESSAGE_LIMIT = 8 * 1024 * 1024
-MAX_FDS = 4
+MAX_FDS = 6
 
 _ANCILLARY = _socket.CMSG_SPACE(4 * (MAX_FDS + 1))
 _FLAGS = _socket.MSG_CMSG_CLOEXEC | _socket.MSG_DONTWAIT
@@ -113,7 +113,7 @@ def send(sock: Socket, message: Message, fds: Sequence[int] = ()) -> None:
     data = encode(message)
     if len(data) <= PACKET_LIMIT:
         try:
-            _sendmsg(sock, data, fds)
+            send_bytes(sock, data, fds)
             return
         except OSError as error:
             if error.errno != errno.EMSGSIZE:
@@ -125,7 +125,7 @@ def send(sock: Socket, message: Message, fds: Sequence[int] = ()) -> None:
         view = memoryview(data)
         while view:
             view = view[os.write(memfd, view) :]
-        _sendmsg(sock, b'{"op":"memfd"}', (memfd, *fds))
+        send_bytes(sock, b'{"op":"memfd"}', (memfd, *fds))
     finally:
         os.close(memfd)
 
@@ -159,6 +159,26 @@ def receive(sock: Socket, buffer: bytearray) -> tuple[Message, list[int]] | None
     return message, fds
 
 
+def send_bytes(sock: Socket, data: bytes, fds: Sequence[int] = (), blocking: bool = False) -> None:
+    """One packet, whole or not at all; BlockingIOError when the other end does not read and we do not wait."""
+    ancillary = []
+    if fds:
+        rights = b"".join(fd.to_bytes(4, byteorder) for fd in fds)
+        ancillary = [(_socket.SOL_SOCKET, _socket.SCM_RIGHTS, rights)]
+    sock.sendmsg([data], ancillary, _socket.MSG_NOSIGNAL | (0 if blocking else _socket.MSG_DONTWAIT))
+
+
+def receive_bytes(sock: Socket, buffer: bytearray, blocking: bool = False) -> tuple[bytes, list[int]]:
+    """One packet and its descriptors (none when they did not all fit in); no bytes at the end of the connection."""
+    flags = _socket.MSG_CMSG_CLOEXEC | (0 if blocking else _socket.MSG_DONTWAIT)
+    size, ancillary, flags, _address = sock.recvmsg_into([buffer], _ANCILLARY, flags)
+    fds = _descriptors(ancillary)
+    if flags & (_socket.MSG_CTRUNC | _socket.MSG_TRUNC):
+        close_all(fds)
+        fds = []
+    return bytes(memoryview(buffer)[:size]), fds
+
+
 def close_all(fds: Sequence[int]) -> None:
     for fd in fds:
         os.close(fd)
@@ -166,14 +186,6 @@ def close_all(fds: Sequence[int]) -> None:
 
 def _grow(sock: Socket) -> None:
     sock.setsockopt(_socket.SOL_SOCKET, _socket.SO_SNDBUF, PACKET_LIMIT)
-
-
-def _sendmsg(sock: Socket, data: bytes, fds: Sequence[int]) -> None:
-    ancillary = []
-    if fds:
-        rights = b"".join(fd.to_bytes(4, byteorder) for fd in fds)
-        ancillary = [(_socket.SOL_SOCKET, _socket.SCM_RIGHTS, rights)]
-    sock.sendmsg([data], ancillary, _socket.MSG_NOSIGNAL | _socket.MSG_DONTWAIT)
 
 
 def _descriptors(ancillary: Any) -> list[int]:

@@ -96,7 +96,7 @@ FIELDS: dict[str, Field] = {
     "cpu_percent": _sampled("cpu_percent"),
     "last_exit": lambda v, b: exit_view(b.state.last_exit),
     "next_retry_at": _retry_at,
-    "reason": lambda v, b: b.state.reason or b.state.health_note,
+    "reason": lambda v, b: b.state.reason or ("" if b.state.health == "healthy" else b.state.health_note),
     "labels": lambda v, b: b.spec.labels,
     "port": lambda v, b: b.port,
     "restart": lambda v, b: b.spec.restart,

@@ -28,7 +28,8 @@ class Damaged(StoreError):
     """The database cannot be trusted. Nothing was written to it; the bots run on. `detail` is SQLite's finding."""
 
     def __init__(self, path: str, detail: str) -> None:
-        super().__init__(path, f"is damaged: {detail}", _how_to_restore(path))
+        # SQLite's findings come in several lines; an error is one.
+        super().__init__(path, f"is damaged: {' '.join(detail.split())}", _how_to_restore(path))
         self.detail = detail
 
 

@@ -101,7 +101,7 @@ class LogFile:
         self.fd = fd
         self.index = index
         self.inode = st.st_ino
-        self.mtime = st.st_mtime
+        self.mtime = st.st_mtime if 0 <= st.st_mtime < _LAST_TIME else 0.0
         self.limited = size is not None
         self.size = st.st_size if size is None else min(size, st.st_size)
         self.before = self.mtime

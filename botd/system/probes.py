@@ -150,9 +150,8 @@ class Prober:
         self._arm()
 
     async def _ask(self, watch: _Watch) -> None:
+        # `unwatch` cancels: whoever comes past here is still watched.
         outcome = await ask(watch.target, watch.probe.timeout_s)
-        if not self._is_current(watch):
-            return
         now = self._clock.boottime()
         if outcome is None:
             self._push(watch, now + min(_RETRY_S, watch.probe.interval_s))

@@ -37,14 +37,6 @@ def test_daemon_status_and_start_of_a_running_one(run, fake):
     assert (document["pid"], document["started"]) == (77, False)
 
 
-def test_daemon_start_that_fails_tells_why(run, monkeypatch):
-    monkeypatch.setattr("botctl.autostart.start_daemon", lambda config: f"cannot read {config}")
-    monkeypatch.setenv("BOTD_SOCKET", "/tmp/no-such-folder/s")
-    ran = run("daemon", "start", "--config", "/x.json")
-    assert ran.status == 7
-    assert "botd could not be started: cannot read /x.json" in ran.err
-
-
 def test_daemon_stop(run, fake):
     fake.script["daemon.shutdown"] = {"schema": 1, "bots_left": 2}
     assert run("daemon", "stop").out == "✔ botd stopped; 2 bots left running\n"
@@ -90,7 +82,8 @@ class TestInstall:
         ran = run("daemon", "install", "--user")
         assert ran.status == 0
         unit = (tmp_path / "systemd/user/botd.service").read_text()
-        for line in ("KillMode=process", "Restart=always", "Delegate=yes", f"Environment=BOTD_HOME={fake.folder}"):
+        own = (f"Environment=BOTD_HOME={fake.folder}", f"Environment=BOTD_SOCKET={fake.path}")
+        for line in ("KillMode=process", "Restart=always", "Delegate=yes", *own):
             assert line in unit.splitlines()
         assert "systemctl --user enable --now botd" in ran.out
         assert run("daemon", "install", "--user", "--print").out == unit
@@ -204,6 +197,15 @@ def test_version_with_and_without_a_daemon(run, fake, monkeypatch):
     monkeypatch.setenv("BOTD_SOCKET", "/tmp/no-such-folder/s")
     assert run("version").out.splitlines()[1] == "botd   not running"
     assert run("--version").out.startswith("botctl ")
+
+
+@pytest.mark.parametrize(("shell", "check"), [("bash", "-n"), ("zsh", "-n"), ("fish", "--no-execute")])
+def test_a_shell_can_read_its_script(run, tmp_path, shell, check):
+    script = tmp_path / "script"
+    script.write_text(run("completion", shell).out)
+    if shutil.which(shell) is None:
+        pytest.skip(f"{shell} is not installed")
+    assert subprocess.run([shell, check, str(script)], capture_output=True, check=False).stderr == b""
 
 
 @pytest.mark.skipif(shutil.which("bash") is None, reason="bash is not installed")

@@ -97,9 +97,10 @@ def test_events_follow(fake):
     assert process.returncode == 130
 
 
-def test_a_reader_that_goes_away_is_no_error(fake):
+@pytest.mark.parametrize("argv", [("list",), ("list", "-ojsonl")], ids=["quick", "typer"])
+def test_a_reader_that_goes_away_is_no_error(fake, argv):
     fake.script["bots.list"] = page(*(bot(f"a/b{i}") for i in range(5000)))
-    process = spawn(fake, "list")
+    process = spawn(fake, *argv)
     process.stdout.readline()
     process.stdout.close()
     assert process.stderr.read() == ""
@@ -121,6 +122,14 @@ def test_closed_streams(fake):
     assert subprocess.run(["sh", "-c", command], env=clean_environ(fake), check=False).returncode == 0
 
 
+def _botd_that_says(stderr, calls, status=1):
+    def run(command, **_):
+        calls.append(command)
+        return subprocess.CompletedProcess(command, status, "", stderr)
+
+    return run
+
+
 class TestUnreachable:
     def test_nobody_there(self, run, monkeypatch):
         monkeypatch.setenv("BOTD_SOCKET", "/tmp/no-such-folder/s")
@@ -140,25 +149,53 @@ class TestUnreachable:
 
     def test_autostart_only_where_it_is_allowed(self, run, monkeypatch):
         started = []
-        monkeypatch.setattr("botctl.autostart.start_daemon", lambda *_: started.append(1) or "it broke")
+        monkeypatch.setattr("subprocess.run", _botd_that_says("noise\nbotd: it broke\n  try: mend it\n", started))
         monkeypatch.setenv("BOTD_SOCKET", "/tmp/no-such-folder/s")
         monkeypatch.delenv("BOTCTL_AUTOSTART")
         ran = run("list")
         assert ran.status == 7
-        assert "botd could not be started: it broke" in ran.err
-        assert started == [1]
+        assert ran.err == "botctl: botd could not be started: it broke\n  try: mend it\n"
+        assert [command[1:] for command in started] == [["-P", "-m", "botd", "run", "--detach"]]
         for argv in (("list", "--no-autostart"), ("is-active", "a/b"), ("daemon", "status"), ("version",), ("doctor",)):
             run(*argv)
         assert run("completion", "bash").status == 0
-        assert started == [1]
+        assert len(started) == 1
 
     def test_started_on_demand(self, run, monkeypatch, fake):
         hidden = f"{fake.folder}/later"
         monkeypatch.setenv("BOTD_SOCKET", hidden)
         monkeypatch.delenv("BOTCTL_AUTOSTART")
-        monkeypatch.setattr("botctl.autostart.start_daemon", lambda *_: os.rename(fake.path, hidden) or "")
+        monkeypatch.setattr("botctl.autostart.start_daemon", lambda *_: os.rename(fake.path, hidden))
         fake.script["bots.list"] = page(bot())
         assert run("list").status == 0
+
+    def test_started_by_somebody_else_in_the_same_moment(self, run, monkeypatch, fake):
+        hidden = f"{fake.folder}/later"
+        monkeypatch.setenv("BOTD_SOCKET", hidden)
+        monkeypatch.delenv("BOTCTL_AUTOSTART")
+        fake.script["bots.list"] = page(bot())
+
+        def refused(*_):
+            os.rename(fake.path, hidden)
+            raise BotdError("unavailable", "another botd is running")
+
+        monkeypatch.setattr("botctl.autostart.start_daemon", refused)
+        assert run("list").status == 0
+
+    @pytest.mark.parametrize(
+        ("stderr", "status", "told"),
+        [
+            ("botd: x.json: no such key\n", 9, "x.json: no such key"),
+            ("Traceback\nImportError: no botd\n", 7, "ImportError: no botd"),
+            ("", 7, "it ended with status 1"),
+        ],
+    )
+    def test_why_it_does_not_start(self, run, monkeypatch, stderr, status, told):
+        monkeypatch.setenv("BOTD_SOCKET", "/tmp/no-such-folder/s")
+        monkeypatch.setattr("subprocess.run", _botd_that_says(stderr, [], 9 if status == 9 else 1))
+        ran = run("daemon", "start", "--config", "x.json")
+        assert ran.status == status
+        assert f"botd could not be started: {told}\n" in ran.err
 
     def test_not_permitted_names_who_may(self, monkeypatch, fake):
         def denied(path):

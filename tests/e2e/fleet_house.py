@@ -1,4 +1,4 @@
-"""A private fleet with a real daemon, keeper and bots, and small blocking clients: what end-to-end tests are written with.
+"""A private fleet with a real daemon, keeper and bots, and small blocking clients to drive it with.
 
 Nothing here sleeps for something that can be awaited: bots by `bots.wait` and the event stream, processes by pidfd.
 `close` leaves no process and no file behind and fails when a process of the fleet outlives its orderly end.
@@ -6,19 +6,25 @@ Nothing here sleeps for something that can be awaited: bots by `bots.wait` and t
 
 from __future__ import annotations
 
+import atexit
 import contextlib
+import functools
 import json
 import os
 import select
 import shutil
 import signal
 import socket
+import sqlite3
 import subprocess
 import sys
+import sysconfig
 import tempfile
 import time
 from pathlib import Path
 from zlib import crc32
+
+import pytest
 
 from botd.contract.errors import BotdError
 
@@ -83,9 +89,36 @@ def kill(pid):
         gone(pid)
 
 
-def script(text):
+def script(text, python=sys.executable):
     """The command of a scripted bot: `script("print hello + crash 3")`."""
-    return [sys.executable, "-I", "-S", str(SCRIPTED), *text.split()]
+    return [python, "-I", "-S", str(SCRIPTED), *text.split()]
+
+
+@functools.cache
+def python_for_everybody():
+    """An interpreter that other users may execute; skips the test where there is none.
+
+    Our own may stand in a home that is closed to them: then a small environment around the system's.
+    """
+    if _open_to_all(os.path.realpath(sys.executable)):
+        return sys.executable
+    version = f"{sys.version_info.major}.{sys.version_info.minor}"
+    for candidate in (f"/usr/bin/python{version}", f"/usr/local/bin/python{version}"):
+        if os.path.exists(candidate) and _open_to_all(os.path.realpath(candidate)):
+            break
+    else:
+        pytest.skip(f"no python{version} that another user may execute")
+    folder = Path(tempfile.mkdtemp(prefix="bpython", dir="/tmp"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    folder.chmod(0o755)
+    subprocess.run([candidate, "-m", "venv", "--without-pip", str(folder)], check=True, timeout=60)
+    packages = folder / "lib" / f"python{version}" / "site-packages"
+    (packages / "ours.pth").write_text(f"{ROOT}\n{sysconfig.get_path('purelib')}\n")
+    return str(folder / "bin" / "python")
+
+
+def _open_to_all(path):
+    return all(os.stat(folder).st_mode & 0o001 for folder in (path, *map(str, Path(path).parents)))
 
 
 def ids(*names):
@@ -130,12 +163,13 @@ class Wire:
         """The whole response to one call."""
         self._number += 1
         request = {"jsonrpc": "2.0", "id": self._number, "method": method, "params": params}
-        self.send(json.dumps(request).encode() + b"\n")
+        with contextlib.suppress(BrokenPipeError):  # what was said before it hung up is worth more
+            self.send(json.dumps(request).encode() + b"\n")
         while True:
             message = self.line(within)
             if message is None:
                 raise ConnectionError(f"botd hung up during {method}")
-            if message.get("id") == self._number:
+            if "method" not in message and message["id"] in (self._number, None):
                 return message
             self.notices.append(message)
 
@@ -166,6 +200,7 @@ class Fleet:
     """
 
     def __init__(self, config=FAST, *, home=None, foreground=False, uid=None, containment=None, environ=None):
+        self.python = sys.executable if uid is None else python_for_everybody()
         self.home = home or tempfile.mkdtemp(prefix="b", dir="/tmp")
         self.foreground = foreground
         self.uid = uid
@@ -188,12 +223,12 @@ class Fleet:
 
     def botd(self, *args, **env):
         """The finished process of `botd ARGS`."""
-        return self._run([sys.executable, "-m", "botd", *args], env={**self.environ, **env})
+        return self._run([self.python, "-m", "botd", *args], env={**self.environ, **env})
 
     def up(self):
         if self.foreground:
             # Once it runs its words go nowhere: a full pipe must not stop it.
-            command = [sys.executable, "-m", "botd", "run"]
+            command = [self.python, "-m", "botd", "run"]
             log = open(f"{self.home}/botd.out", "ab")  # noqa: SIM115
             with log:
                 child = subprocess.Popen(
@@ -302,7 +337,8 @@ class Fleet:
     def botctl(self, *args, stdin="", env=None, **more):
         """The finished process of `botctl ARGS`, without a terminal. `env` replaces the environment."""
         environ = self.environ if env is None else env
-        return self._run([str(BOTCTL), *args], input=stdin, env={**environ, **more})
+        program = [str(BOTCTL)] if self.uid is None else [self.python, "-m", "botctl"]
+        return self._run([*program, *args], input=stdin, env={**environ, **more})
 
     def _run(self, command, **options):
         return subprocess.run(
@@ -324,7 +360,7 @@ class Fleet:
 
     def create(self, bot_id, command, *, start=True, wait=True, **spec):
         """One bot, started; `command` is a script's text or a whole command. The verdict."""
-        argv = script(command) if isinstance(command, str) else command
+        argv = script(command, self.python) if isinstance(command, str) else command
         wire = {"id": bot_id, "command": argv, **spec}
         return self.rpc("bots.create", spec=wire, start=start, wait=wait, timeout_s=WITHIN_S)["items"][0]
 
@@ -345,18 +381,22 @@ class Fleet:
     def until_bot(self, name, condition, what="the bot's new state"):
         """The view of the bot once `condition(view)` holds, looked at after every event of the fleet."""
         deadline = time.monotonic() + WITHIN_S
-        with self.connect() as wire:
-            wire.rpc("events.subscribe")
-            while True:
-                [view] = wire.rpc("bots.list", select=ids(name))["items"]
-                if condition(view):
-                    return view
-                left = deadline - time.monotonic()
-                if left <= 0:
-                    raise Timeout(f"{name}: {what} did not come; it is {view}")
-                # Time alone changes some of a view without an event: look again now and then.
-                with contextlib.suppress(Timeout):
-                    wire.notice(within=min(left, 0.25))
+        view = None
+        while time.monotonic() < deadline:
+            try:
+                with until(self._connected, "a daemon that accepts connections") as wire:
+                    wire.rpc("events.subscribe")
+                    while time.monotonic() < deadline:
+                        [view] = wire.rpc("bots.list", select=ids(name))["items"]
+                        if condition(view):
+                            return view
+                        # Time alone changes some of a view without an event: look again now and then.
+                        with contextlib.suppress(Timeout):
+                            if wire.notice(within=0.25) is None:
+                                break
+            except OSError:
+                continue  # this botd was killed: the next one knows as much
+        raise Timeout(f"{name}: {what} did not come; it is {view}")
 
     def until_phase(self, name, phase):
         return self.until_bot(name, lambda view: view["phase"] == phase, f"the phase {phase}")
@@ -395,6 +435,15 @@ class Fleet:
         """Delete every bot, so that the next test finds an empty fleet."""
         if self.bots():
             self.rpc("bots.delete", select=ALL, timeout_s=WITHIN_S)
+
+    def query(self, statement):
+        """All rows of a query on a copy of the database: the running daemon holds the original for itself."""
+        with tempfile.TemporaryDirectory(dir="/tmp") as folder:
+            for suffix in ("", "-wal"):
+                if os.path.exists(f"{self.home}/botd.db{suffix}"):
+                    shutil.copyfile(f"{self.home}/botd.db{suffix}", f"{folder}/copy{suffix}")
+            with contextlib.closing(sqlite3.connect(f"{folder}/copy")) as database:
+                return database.execute(statement).fetchall()
 
     def configure(self, document):
         path = Path(self.home, "bot_config.json")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import subprocess
+from pathlib import Path
 
 import pytest
 from fleet_house import ALL, BOTCTL, ids
@@ -208,11 +209,8 @@ def test_a_daemon_started_from_an_empty_environment_serves(make_fleet):
     made = fleet.botctl("create", "alice/a", "--start", "--", "/bin/sleep", "600", env=environ)
     assert made.returncode == 0, made.stderr
     assert fleet.bot("alice/a")["phase"] == "running"
-    environment = dict(
-        entry.partition("=")[::2]
-        for entry in open(f"/proc/{fleet.pids()['alice/a']}/environ").read().split("\0")
-        if entry
-    )
+    raw = Path(f"/proc/{fleet.pids()['alice/a']}/environ").read_text()
+    environment = dict(entry.partition("=")[::2] for entry in raw.split("\0") if entry)
     assert environment["BOT_ID"] == "alice/a"
     assert environment["HOME"].startswith(fleet.home)
     assert environment["PATH"]

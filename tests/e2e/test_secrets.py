@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import sqlite3
 from pathlib import Path
 
 import pytest
@@ -106,10 +105,18 @@ def test_no_error_repeats_it(keeper_of_secrets):
         {"secrets": {"TOKEN": SECRET}, "id": "alice/shop"},
         {"env": {"TOKEN": SECRET + "\x00"}},
         {"env": {"TOKEN": [SECRET]}},
+        {"secrets": SECRET},
+        {"env": SECRET},
     ):
         error = fleet.refused("bots.create", spec={**spec, **wrong})
         assert SECRET not in repr(error.to_rpc()), wrong
     assert SECRET not in fleet.daemon_log()
+    wrong = Path(fleet.manifest).with_name("wrong.toml")
+    for line in (f'secrets = "{SECRET}"', f'secrets = {{ TOKEN = "{SECRET}" }}', f'env = "{SECRET}"'):
+        wrong.write_text(f'schema = 1\n[[bot]]\nid = "alice/x"\ncommand = ["/bin/true"]\n{line}\n')
+        done = fleet.botctl("apply", "-f", str(wrong), "--yes")
+        assert done.returncode == 9
+        assert SECRET not in done.stdout + done.stderr, line
     done = fleet.botctl("create", "alice/x", "-e", SECRET, "--", "/bin/true")
     assert done.returncode == 2
     assert SECRET not in done.stdout + done.stderr
@@ -131,11 +138,10 @@ def test_no_file_but_the_database_and_no_command_line_has_it(keeper_of_secrets):
             assert marker not in Path(f"/proc/{entry}/cmdline").read_bytes()
         except OSError:
             continue  # it ended while we looked
-    with sqlite3.connect(f"file:{fleet.home}/botd.db?mode=ro", uri=True) as database:
-        for (table,) in database.execute("SELECT name FROM sqlite_master WHERE type = 'table'").fetchall():
-            if table != "secrets":
-                assert SECRET not in repr(database.execute(f"SELECT * FROM {table}").fetchall()), table
-    database.close()
+    for (table,) in fleet.query("SELECT name FROM sqlite_master WHERE type = 'table'"):
+        if table != "secrets":
+            assert SECRET not in repr(fleet.query(f"SELECT * FROM {table}")), table
+    assert SECRET in repr(fleet.query("SELECT * FROM secrets"))  # so the look at the others was one
 
 
 def test_a_request_id_keeps_no_secret(fleet):
@@ -143,9 +149,7 @@ def test_a_request_id_keeps_no_secret(fleet):
     spec = {"id": "alice/kept", "command": ["/bin/true"], "secrets": {"TOKEN": SECRET}, "restart": "never"}
     for _ in range(2):
         assert SECRET not in repr(fleet.rpc("bots.create", spec=spec, request_id="keep-none"))
-    with sqlite3.connect(f"file:{fleet.home}/botd.db?mode=ro", uri=True) as database:
-        kept = database.execute("SELECT key, answer FROM requests").fetchall()
-    database.close()
+    kept = fleet.query("SELECT key, answer FROM requests")
     assert kept
     assert SECRET not in repr(kept)
 
@@ -153,6 +157,4 @@ def test_a_request_id_keeps_no_secret(fleet):
 def test_a_deleted_bot_takes_its_secret_along(fleet):
     fleet.create("alice/gone", "sleep", secrets={"TOKEN": SECRET})
     fleet.rpc("bots.delete", select=ids("alice/gone"))
-    with sqlite3.connect(f"file:{fleet.home}/botd.db?mode=ro", uri=True) as database:
-        assert database.execute("SELECT count(*) FROM secrets").fetchone() == (0,)
-    database.close()
+    assert fleet.query("SELECT count(*) FROM secrets") == [(0,)]

@@ -238,14 +238,18 @@ class Client:
         return message
 
     def expect_past_errors(self, name: str, life_id: str, gen: int) -> dict:
-        while (message := self.receive())["op"] != name or (message["id"], message["gen"]) != (life_id, gen):
+        """Like `expect`, whatever was answered to other messages."""
+        wanted = (name, life_id, gen)
+        for message in self.inbox:
+            if (message["op"], message.get("id"), message.get("gen")) == wanted:
+                self.inbox.remove(message)
+                return message
+        while True:
+            message = self.receive()
+            if (message["op"], message.get("id"), message.get("gen")) == wanted:
+                return message
             if message["op"] != "error":
                 self.inbox.append(message)
-            for waiting in self.inbox:
-                if waiting["op"] == name and (waiting["id"], waiting["gen"]) == (life_id, gen):
-                    self.inbox.remove(waiting)
-                    return waiting
-        return message
 
     def start(self, life_id: str, gen: int, argv: list[str], **more) -> dict:
         """Start and wait until it runs; its `started` message."""

@@ -233,6 +233,7 @@ class Elsewhere:
         self.pid = os.fork()
         if self.pid == 0:
             try:
+                house.program = None  # not this process's child
                 client = house.connect(respawn=recipe)
                 if bye:
                     client.send({"op": "bye"})

@@ -8,7 +8,7 @@ import stat
 from pathlib import Path
 
 import pytest
-from keeper_house import ENV, PYTHON, alive, until
+from keeper_house import ENV, PYTHON, House, alive, until
 
 
 def sh(script: str) -> list[str]:
@@ -249,7 +249,7 @@ def test_orphans_leave_no_zombies_with_the_keeper(each_house):
     keeper.expect("exited", "u/bot", 1)
     pid = keeper.hello["pid"]
     children = Path(f"/proc/{pid}/task/{pid}/children")
-    until(lambda: not children.read_text().split(), "the keeper to have no child left")
+    until(lambda: all(alive(int(child)) for child in children.read_text().split()), "every zombie to be reaped")
 
 
 def test_a_generation_is_started_once(house):
@@ -335,3 +335,54 @@ def test_many(house):
         keeper.ack(f"u/bot{n}", 1)
     pong = keeper.ping()
     assert (pong["live"], pong["unacknowledged"]) == (0, 0)
+
+
+def nurseries(keeper) -> list[int]:
+    pid = keeper.hello["pid"]
+    lives = {facts["pid"] for facts, _ in keeper.held.values()}
+    children = map(int, Path(f"/proc/{pid}/task/{pid}/children").read_text().split())
+    return [child for child in children if child not in lives and alive(child)]
+
+
+def test_starts_go_on_when_the_process_that_forks_is_killed(house):
+    keeper = house.up()
+    if not keeper.hello["features"]["clone_into_cgroup"]:
+        pytest.skip("the keeper forks by itself here")
+    (nursery,) = nurseries(keeper)
+    assert os.listdir(f"/proc/{nursery}/fd") == ["0", "1", "2", "3", "63"]
+    assert not any("keeper.lock" in os.readlink(f"/proc/{nursery}/fd/{fd}") for fd in (0, 1, 2, 3, 63))
+    for n in range(40):
+        keeper.ask_start(f"u/bot{n}", 1, ["sleep", "1000"])
+        if n == 10:
+            os.kill(nursery, signal.SIGKILL)
+    ends: dict[str, str] = {}
+    while len(ends) < 40:
+        message = keeper.receive()
+        if message["op"] in ("running", "failed"):
+            assert message["id"] not in ends
+            ends[message["id"]] = message["op"]
+            assert message["op"] == "running" or message["step"] == "fork"
+    failed = [life_id for life_id, op in ends.items() if op == "failed"]
+    assert len(failed) <= 3
+    assert keeper.ping()["live"] == 40 - len(failed)
+    for life_id in failed:
+        keeper.ack(life_id, 1)
+        keeper.start(life_id, 2, ["sleep", "1000"])
+
+
+@pytest.mark.parametrize("without", ["nursery", "clone3", "cgroup_kill", "clone3,cgroup_kill"])
+def test_what_the_kernel_lacks_is_made_up_for(without):
+    house = House("auto", without=without)
+    try:
+        keeper = house.up()
+        keeper.start("u/bot", 1, sh("sleep 1000 & setsid sleep 1000 & exec sleep 1000"))
+        pid = keeper.held["u/bot", 1][0]["pid"]
+        until(lambda: len(Path(f"/proc/{pid}/task/{pid}/children").read_text().split()) == 2, "the children")
+        children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+        keeper.stop("u/bot", 1, grace_s=0)
+        assert keeper.expect("exited", "u/bot", 1)["signal"] == signal.SIGKILL
+        assert not any(alive(int(child)) for child in children)
+        keeper.ask_start("u/bot", 2, ["no-such-program"])
+        assert keeper.expect("failed", "u/bot", 2)["step"] == "exec"
+    finally:
+        house.close()

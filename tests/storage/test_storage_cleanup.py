@@ -298,6 +298,8 @@ def test_a_removal_that_was_cut_short_goes_on_by_itself(paths):
     os.makedirs(f"{paths.home}/trash/alice+gone.1/0/a/b")
     os.makedirs(f"{paths.home}/trash/alice+gone.1/7/c")
     os.makedirs(f"{paths.bots}/alice/{folders.GRAVE_PREFIX}77/0/d")
+    # What was put there just now may be an old thing, and its removal under way.
+    os.utime(f"{paths.home}/trash/alice+gone.1", (1, 1))
     assert plan(paths, later=0.0) == []
     assert set(clean(paths).values()) == {"removed"}
     assert os.listdir(f"{paths.home}/trash") == []

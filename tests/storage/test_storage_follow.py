@@ -139,6 +139,31 @@ def test_no_line_is_lost_or_doubled_over_rotations(folder, printer, told, keep):
     assert run(main) == (expected, 0)
 
 
+def test_what_comes_between_the_look_at_the_file_and_its_rotation(folder, printer, monkeypatch):
+    out = printer(max_bytes=100, keep=5)
+
+    async def main():
+        follower = Follower("a/b", str(folder), {})
+        out.print(b"one\n")
+        lines = await gather(follower, 1)
+        really, raced = follow.inode_of, []
+
+        def inode_of(*arguments):
+            if not raced:
+                raced.append(True)
+                out.print(b"two\n")
+                out.print(b"x" * 100 + b"\n")
+                out.print(b"four\n")
+            return really(*arguments)
+
+        monkeypatch.setattr(follow, "inode_of", inode_of)
+        lines += await gather(follower, 3)
+        follower.close()
+        return lines
+
+    assert run(main) == ["one", "two", "x" * 100, "four"]
+
+
 def test_a_printer_that_never_pauses_while_it_is_followed(folder, printer, told):
     out = printer(max_bytes=20_000, keep=10_000)
     expected = [f"{i} " + "x" * (i % 90) for i in range(20_000)]

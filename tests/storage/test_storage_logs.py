@@ -9,6 +9,7 @@ from botd.contract.errors import BotdError
 from botd.storage import grep
 from botd.storage import logs as logs_module
 from botd.storage.logs import LINE_MAX, Query, read
+from botd.system.clock import rfc3339
 
 T = 1_700_000_000.0
 
@@ -185,6 +186,17 @@ def test_without_an_index_the_time_of_the_file_has_to_do(folder):
     assert texts(folder, since=T + 1) == []
     assert texts(folder, since=T - 1) == ["one"]
     assert texts(folder, until=T - 1) == []
+
+
+@pytest.mark.parametrize("at", [-5, 1 << 40])
+def test_a_file_from_outside_of_time_still_has_a_time_that_can_be_shown(folder, at):
+    (folder / "out.log").write_bytes(b"one\n")
+    try:
+        os.utime(folder / "out.log", (at, at))
+    except OSError:
+        pytest.skip("this file system has no such times")
+    (line,) = read({"a/b": str(folder)}, Query()).lines
+    assert rfc3339(line.at)
 
 
 def test_a_clock_that_was_set_back_does_not_mix_up_a_stream(folder):
