@@ -130,7 +130,7 @@ def _fleet(options: Options, n: int, spawner: str | None, say: Callable[[str], N
         say("creating the bots")
         ids = house.create(rpc, n)
         figures = lives.start_and_stop(house, rpc, n, options.rounds, spawner, say)
-        start, stop = figures
+        start, stop = figures[0], figures[-1]
         house.start_all(rpc)
         sleep(SETTLE_S)
         say(f"idle for {options.idle_s:g} s")

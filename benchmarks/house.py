@@ -28,7 +28,8 @@ SOURCE = "benchmarks"
 SETTLE_S = 1.5
 """After a change of the whole fleet: time for what follows it (notes, recovery) to be over."""
 
-_LEAVE_S = 60.0
+_WITHIN_S = 120.0
+_LEAVE_S = 20.0
 
 
 class House:
@@ -84,7 +85,7 @@ class House:
         """Seconds from the request until every bot is `running`."""
         began = perf_counter()
         rpc.call("bots.start", select=ALL, wait=False)
-        verdicts = rpc.call("bots.wait", select=ALL, timeout_s=_LEAVE_S, **{"for": "running"})
+        verdicts = rpc.call("bots.wait", select=ALL, timeout_s=_WITHIN_S, **{"for": "running"})
         took = perf_counter() - began
         bad = [item for item in verdicts["items"] if not item["ok"]]
         if bad:
@@ -94,23 +95,31 @@ class House:
     def stop_all(self, rpc: Rpc) -> float:
         """Seconds from the request until every bot is known to be stopped."""
         began = perf_counter()
-        rpc.call("bots.stop", select=ALL, timeout_s=_LEAVE_S)
+        rpc.call("bots.stop", select=ALL, timeout_s=_WITHIN_S)
         return perf_counter() - began
 
     # --- processes ------------------------------------------------------------------------------------
 
-    def pids(self) -> list[int]:
-        """botd and its keeper, as far as they live."""
-        found = []
-        for name in ("botd.lock", "keeper.lock"):
-            first = processes.read(f"{self.home}/run/{name}").split(maxsplit=1)
-            if first and first[0].isdigit() and processes.alive(int(first[0])):
-                found.append(int(first[0]))
+    def daemon(self) -> list[int]:
+        """The pid of botd, if it lives."""
+        return self._holder("botd.lock")
+
+    def keepers(self) -> list[int]:
+        """The pid of the keeper, if it lives, and those of its helpers (children that are still its own program)."""
+        found = self._holder("keeper.lock")
+        for keeper in tuple(found):
+            program = processes.read(f"/proc/{keeper}/cmdline")
+            children = processes.read(f"/proc/{keeper}/task/{keeper}/children").split()
+            found += [int(pid) for pid in children if processes.read(f"/proc/{int(pid)}/cmdline") == program]
         return found
+
+    def _holder(self, lock: str) -> list[int]:
+        first = processes.read(f"{self.home}/run/{lock}").split(maxsplit=1)[:1]
+        return [int(word) for word in first if word.isdigit() and processes.alive(int(word))]
 
     def cpu_s(self) -> float:
         """CPU seconds of botd and the keeper so far."""
-        return sum(processes.cpu_s(pid) for pid in self.pids())
+        return sum(processes.cpu_s(pid) for pid in (*self.daemon(), *self.keepers()))
 
     def answers(self, within_s: float) -> bool:
         """Wait until botd answers a ping."""
@@ -135,9 +144,9 @@ class House:
             signal.signal(signal.SIGINT, former)
 
     def _leave(self) -> None:
-        pids = self.pids()
+        pids = [*self.daemon(), *self.keepers()]
         try:
-            with self.rpc() as rpc:
+            with Rpc(self.socket, patience_s=2 * _LEAVE_S) as rpc:
                 rpc.call("daemon.shutdown", bots=True, timeout_s=_LEAVE_S)
         except (OSError, RpcError):
             pass  # by force, then
@@ -145,7 +154,7 @@ class House:
             if processes.gone(pids, 10.0):
                 return
         # The keeper first: it would bring botd back.
-        for pid in reversed(self.pids()):
+        for pid in (*self.keepers(), *self.daemon()):
             processes.kill(pid)
         processes.gone(pids, 5.0)
         processes.sweep()

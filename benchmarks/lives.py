@@ -26,6 +26,7 @@ def start_and_stop(house: House, rpc: Rpc, n: int, rounds: int, spawner: str | N
     """Starts and stops of all bots, each round beside the floors of the same moment. Leaves the bots stopped."""
     ups: list[float] = []
     downs: list[float] = []
+    costs: list[float] = []
     python: list[Lives] = []
     c: list[Lives] = []
     for number in range(rounds):
@@ -33,7 +34,9 @@ def start_and_stop(house: House, rpc: Rpc, n: int, rounds: int, spawner: str | N
         python.append(floors.spawn(n))
         if spawner is not None:
             c.append(floors.spawn_in_c(spawner, n))
+        cpu_before = house.cpu_s()
         ups.append(house.start_all(rpc))
+        costs.append(house.cpu_s() - cpu_before)
         _check_all_run(rpc, n)
         sleep(SETTLE_S)
         downs.append(house.stop_all(rpc))
@@ -50,8 +53,10 @@ def start_and_stop(house: House, rpc: Rpc, n: int, rounds: int, spawner: str | N
             second_floor=median(f.start_s for f in c) if c else None,
             floors="posix_spawn in a loop until all have executed their program, in Python and in C",
             bar=1.5 * start_floor + 0.5,
+            note=_first(ups),
             samples=ups,
         ),
+        Figure("CPU of botd + keeper to start all", n, median(costs), "CPU s", note=_first(costs), samples=costs),
         Figure(
             "stop all",
             n,
@@ -61,6 +66,7 @@ def start_and_stop(house: House, rpc: Rpc, n: int, rounds: int, spawner: str | N
             second_floor=median(f.stop_s for f in c) if c else None,
             floors="kill and reap in a loop, in Python and in C (the bots' own time)",
             bar=stop_floor + 0.2 if n <= BAR_AT else None,
+            note=_first(downs),
             samples=downs,
         ),
     ]
@@ -74,6 +80,7 @@ def one_by_one(house: House, rpc: Rpc, n: int, kills: int) -> list[Figure]:
     with house.rpc() as watcher:
         watcher.subscribe()
         started = watcher.events("started")
+        cpu_before = house.cpu_s()
         for bot in victims:
             began = perf_counter()
             processes.kill(bot["pid"])
@@ -81,9 +88,10 @@ def one_by_one(house: House, rpc: Rpc, n: int, kills: int) -> list[Figure]:
                 pass
             took.append(perf_counter() - began)
             sleep(_BETWEEN_KILLS_S)
+        cost = (house.cpu_s() - cpu_before) / len(victims)
     took.sort()
     words = "kill, waitpid, posix_spawn in a loop"
-    return [
+    times = [
         Figure(
             f"crash to running {name}",
             n,
@@ -97,6 +105,7 @@ def one_by_one(house: House, rpc: Rpc, n: int, kills: int) -> list[Figure]:
         )
         for name, share in (("p50", 0.5), ("p99", 0.99))
     ]
+    return [*times, Figure("CPU of botd + keeper a crash", n, 1000 * cost, "ms")]
 
 
 def all_at_once(house: House, rpc: Rpc, n: int, rounds: int, floor: float | None) -> Figure:
@@ -130,7 +139,7 @@ def all_at_once(house: House, rpc: Rpc, n: int, rounds: int, floor: float | None
         floor=floor,
         floors="kill and reap all, then posix_spawn all (of start and stop above)",
         bar=1.5 if n == BAR_AT else None,
-        note=note,
+        note="; ".join(filter(None, (note, _first(took)))),
         samples=took,
     )
 
@@ -139,7 +148,7 @@ def daemon_killed(house: House, rpc: Rpc, n: int) -> tuple[Figure, Figure]:
     """kill -9 of botd: when it answers again, how many bots ran on and how many run twice."""
     before = {bot["pid"] for bot in rpc.everyone("pid")}
     began = perf_counter()
-    processes.kill(house.pids()[0])
+    processes.kill(house.daemon()[0])
     if not house.answers(_BACK_WITHIN_S):
         raise RuntimeError("botd did not come back after kill -9")
     took = perf_counter() - began
@@ -174,6 +183,11 @@ def _check_all_run(rpc: Rpc, n: int) -> None:
     told, seen = {bot["pid"] for bot in rpc.everyone("pid")}, set(processes.marked())
     if told != seen or len(seen) != n:
         raise RuntimeError(f"botd tells of {len(told)} processes and {len(seen)} of {n} run ({len(told & seen)} agree)")
+
+
+def _first(samples: list[float]) -> str:
+    """The first round makes the files that later ones find."""
+    return f"median of {len(samples)} rounds, {samples[0]:.3g} s in the first" if len(samples) > 1 else ""
 
 
 def _percentile(ordered: list[float], share: float) -> float:

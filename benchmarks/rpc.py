@@ -22,12 +22,15 @@ class Missed(Exception):
 
 
 class Rpc:
-    """One connection to the socket at `path`; calls one after the other. OSError when nobody answers."""
+    """One connection to the socket at `path`; calls one after the other. OSError when nobody answers.
 
-    def __init__(self, path: str) -> None:
+    TimeoutError when botd says nothing for `patience_s` seconds.
+    """
+
+    def __init__(self, path: str, *, patience_s: float = _PATIENCE_S) -> None:
         self._socket = socket.socket(socket.AF_UNIX)
         try:
-            self._socket.settimeout(_PATIENCE_S)
+            self._socket.settimeout(patience_s)
             self._socket.connect(path)
         except OSError:
             self._socket.close()

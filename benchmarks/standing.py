@@ -39,10 +39,13 @@ def idle(house: House, n: int, seconds: float) -> Figure:
 
 def memory(house: House, n: int) -> list[Figure]:
     """Proportional set size of both processes."""
-    pids = house.pids()
-    each = [processes.pss_mb(pid) for pid in pids]
-    together = Figure("memory (PSS), botd + keeper", n, sum(each), "MB", bar=MEMORY_BAR_MB if n == BAR_AT else None)
-    return [together, Figure("memory (PSS), keeper alone", n, each[-1], "MB")]
+    daemon = sum(processes.pss_mb(pid) for pid in house.daemon())
+    keeper = sum(processes.pss_mb(pid) for pid in house.keepers())
+    bar = MEMORY_BAR_MB if n == BAR_AT else None
+    return [
+        Figure("memory (PSS), botd + keeper", n, daemon + keeper, "MB", bar=bar),
+        Figure("memory (PSS), keeper alone", n, keeper, "MB"),
+    ]
 
 
 def commands(house: House, n: int, bot_id: str, runs: int) -> list[Figure]:
@@ -82,7 +85,7 @@ def flood(house: House, seconds: float) -> list[Figure]:
     spliced, catted = floors.splice(seconds), floors.cat(seconds)
     with house.rpc() as rpc:
         pid = house.one_bot(rpc, _FLOOD_ID, floors.flooder())
-        daemon, keeper = house.pids()
+        daemon, keeper = house.daemon()[0], house.keepers()[0]
         sleep(0.5)
         written, began = processes.written_bytes(pid), perf_counter()
         before = [processes.cpu_s(daemon), processes.cpu_s(keeper)]

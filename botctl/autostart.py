@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import _socket
 import subprocess
 import sys
+import time
 
 from botd.contract.errors import BotdError
 from botd.contract.vocabulary import Exit
 
 PATIENCE_S = 60.0
+# From holding the lock to answering, a daemon with a large fleet may take a while.
+OTHERS_PATIENCE_S = 10.0
 
 
 def botd_command(*arguments: str) -> list[str]:
@@ -19,8 +23,8 @@ def botd_command(*arguments: str) -> list[str]:
     return [sys.executable, "-P", "-m", "botd", *arguments]
 
 
-def start_daemon(config: str | None = None) -> None:
-    """Start botd in the background and return when it answers.
+def start_daemon(socket: str, config: str | None = None) -> None:
+    """Start botd in the background and return when it, or another started in the same moment, answers at `socket`.
 
     Raises BotdError(unavailable) with the reason that botd gave; the exit is 9 when that is its configuration.
     """
@@ -40,9 +44,13 @@ def start_daemon(config: str | None = None) -> None:
         raise _failed(f"it did not answer within {PATIENCE_S:g} s") from None
     except OSError as error:
         raise _failed(f"{command[0]}: {error.strerror or error}") from None
-    if done.returncode != Exit.OK:
-        reason, hint = _told(done.stderr)
-        raise _failed(reason or f"it ended with status {done.returncode}", hint, done.returncode)
+    if done.returncode == Exit.OK:
+        return
+    reason, hint = _told(done.stderr)
+    # 1 is a conflict: there is a daemon already, which a neighbouring job has started and that may not listen yet.
+    if done.returncode == Exit.FAILED and _another_answers(socket):
+        return
+    raise _failed(reason or f"it ended with status {done.returncode}", hint, done.returncode)
 
 
 def _told(stderr: str) -> tuple[str, str]:
@@ -68,15 +76,13 @@ def _failed(reason: str, hint: str = "", status: int = Exit.UNREACHABLE) -> Botd
     )
 
 
-def _another_answers() -> bool:
-    """Whether a daemon that was started at the same time, by a neighbouring job say, accepts connections."""
-    import _socket
-
-    path = resolve(os.environ, os.geteuid()).socket
+def _another_answers(path: str) -> bool:
+    """Whether a daemon that was started by somebody else accepts connections, now or soon."""
     deadline = time.monotonic() + OTHERS_PATIENCE_S
     while time.monotonic() < deadline:
         sock = _socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM)
         try:
+            sock.settimeout(OTHERS_PATIENCE_S)
             sock.connect(path)
             return True
         except OSError:

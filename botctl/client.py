@@ -173,15 +173,7 @@ def connect(paths: Paths, *, autostart: bool) -> Client:
         )
     from botctl import autostart as starter
 
-    try:
-        starter.start_daemon()
-    except BotdError:
-        # Another botctl may have started it in the same moment.
-        try:
-            return _connect(paths.socket)
-        except OSError:
-            pass
-        raise
+    starter.start_daemon(paths.socket)
     try:
         return _connect(paths.socket)
     except OSError as error:

@@ -77,15 +77,15 @@ def _cgroup() -> list[Feature]:
     mount = _cgroup2_mount()
     if mount is None:
         remedy = "boot with systemd.unified_cgroup_hierarchy=1"
-        return [Feature("cgroup v2", False, "not mounted: memory limits are watched, not enforced", remedy=remedy)]
+        return [Feature("cgroup v2", False, "not mounted: a bot's tree is ended process by process", remedy=remedy)]
     own = mount + _own_cgroup()
     if not os.access(own, os.W_OK) or not os.access(f"{own}/cgroup.procs", os.W_OK):
         return [
             Feature(
                 "cgroup v2",
                 False,
-                f"{own} is not ours to write: memory limits are watched, not enforced",
-                remedy="botctl daemon install (its unit has Delegate=yes), or run botd as root",
+                f"{own} is not ours to write: a bot's tree is ended process by process",
+                remedy="botctl daemon install (its unit has Delegate=yes)",
             )
         ]
     return [Feature("cgroup v2", True, own), _cgroup_kill(mount, own)]

@@ -47,6 +47,10 @@ MEMORY_FRESH_S = 0.5
 """For how long a reading of the machine's memory admits or refuses starts."""
 
 
+SNAPSHOT_S = 3600.0
+"""How old the copy of the database may get that a damaged one is restored from."""
+
+
 class Daemon:
     """One botd. `run` returns when it was asked to end; bots run on under the keeper."""
 
@@ -299,6 +303,7 @@ class Daemon:
 
     async def _clean_up_regularly(self) -> None:
         """Run-time rubbish, old history, the database's log. What a person wrote only goes when it was asked for."""
+        snapshot_at = float("-inf")
         while True:
             cleaning = self._engine.settings.cleaning
             await asyncio.sleep(cleaning.cleanup_interval_s or 3600.0)
@@ -308,6 +313,9 @@ class Daemon:
                 await asyncio.to_thread(self._clean_files)
                 self._store.prune(requests_before_wall=self._clock.wall() - 3600)
                 self._store.checkpoint()
+                if self._clock.boottime() - snapshot_at > SNAPSHOT_S:
+                    self._store.snapshot()
+                    snapshot_at = self._clock.boottime()
             except (BotdError, OSError) as error:
                 log.error("clean-up: %s", error)
 

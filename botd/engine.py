@@ -16,16 +16,17 @@ from dataclasses import replace
 from typing import Protocol
 
 from botd.contract.errors import BotdError
-from botd.core import admission, goals
+from botd.core import admission
 from botd.core.admission import Refusal
 from botd.core.bot import BotState, ChangedBot, NewBot
 from botd.core.effects import Effect, Note, Remove
 from botd.core.events import DeadlinePassed, Event, Exited
 from botd.core.fleet import Bot, Fleet, rules_of
-from botd.core.goals import Goal, Outcome
+from botd.core.goals import Goal
 from botd.core.lifecycle import Context, IllegalEvent, step
 from botd.core.settings import Settings
 from botd.state.store import Store, StoredBot, StoredEvent
+from botd.waiting import Tell, Watch, Watches
 
 log = logging.getLogger("botd.engine")
 
@@ -53,54 +54,6 @@ class Performer(Protocol):
     def perform(self, bot: Bot, effect: Effect) -> None: ...
     def acknowledge(self, bot_id: str, generation: int) -> None: ...
     def prepare(self, bot: Bot) -> None: ...
-
-
-Tell = Callable[[str, Outcome], None]
-
-
-class Watch:
-    """Waits until each of some bots has reached a goal or cannot reach it any more."""
-
-    def __init__(self, engine: Engine, goal: Goal, since: dict[str, int], tell: Tell) -> None:
-        self._engine = engine
-        self._goal = goal
-        self._since = since
-        self._open = set(since)
-        self._done = asyncio.get_running_loop().create_future()
-        self._tell = tell
-
-    def look(self, bot_id: str) -> None:
-        bot = self._engine.fleet.get(bot_id)
-        outcome = goals.judge(self._goal, bot.state if bot else None, self._since[bot_id])
-        if outcome is not None:
-            self._settle(bot_id, outcome)
-
-    def _settle(self, bot_id: str, outcome: Outcome) -> None:
-        self._open.discard(bot_id)
-        self._engine.unwatch(bot_id, self)
-        self._tell(bot_id, outcome)
-        if not self._open and not self._done.done():
-            self._done.set_result(None)
-
-    async def wait(self, timeout_s: float) -> None:
-        """Return when every outcome was told; those that are not there after `timeout_s` seconds are timeouts."""
-        try:
-            for bot_id in list(self._open):
-                self.look(bot_id)
-            if self._open:
-                await asyncio.wait_for(self._done, timeout_s)
-        except TimeoutError:
-            for bot_id in list(self._open):
-                bot = self._engine.fleet.get(bot_id)
-                self._settle(bot_id, goals.timed_out(self._goal, bot.state if bot else None, timeout_s))
-        finally:
-            self.cancel()
-
-    def cancel(self) -> None:
-        """Tell nothing more."""
-        for bot_id in self._open:
-            self._engine.unwatch(bot_id, self)
-        self._open.clear()
 
 
 def _only_pid(old: BotState, new: BotState) -> bool:
@@ -133,7 +86,7 @@ class Engine:
         self._boot_id = boot_id
         self._chance = chance
         self.admission = may_start
-        self._watches: dict[str, set[Watch]] = {}
+        self._watches = Watches(fleet)
         self._deferred: list[tuple[str, Event]] = []
         self._timer: asyncio.TimerHandle | None = None
         self._timer_at = float("inf")
@@ -293,8 +246,7 @@ class Engine:
             if bot_now is not None:
                 for changed in self.on_change:
                     changed(bot_now, old)
-            for watch in tuple(self._watches.get(bot_id, ())):
-                watch.look(bot_id)
+            self._watches.look(bot_id)
         self._arm()
 
     def note(self, bot_id: str | None, kind: str, text: str) -> None:
@@ -331,24 +283,9 @@ class Engine:
             self.happened([(bot_id, DeadlinePassed(deadline)) for bot_id, deadline in due])
         self._arm()
 
-    # --- waiting ------------------------------------------------------------------------------------
-
     def watch(self, goal: Goal, since: dict[str, int], tell: Tell) -> Watch:
-        """Call it before the request whose outcome is awaited. `since`: each bot's generation then.
-
-        `tell` gets every outcome once: at once, when it is certain, or at the timeout of `Watch.wait`.
-        """
-        watch = Watch(self, goal, since, tell)
-        for bot_id in since:
-            self._watches.setdefault(bot_id, set()).add(watch)
-        return watch
-
-    def unwatch(self, bot_id: str, watch: Watch) -> None:
-        watches = self._watches.get(bot_id)
-        if watches is not None:
-            watches.discard(watch)
-            if not watches:
-                del self._watches[bot_id]
+        """Call it before the request whose outcome is awaited; see `waiting.Watch`."""
+        return self._watches.watch(goal, since, tell)
 
     # --- bots come and change -----------------------------------------------------------------------
 

@@ -170,7 +170,7 @@ DOCUMENTS = st.fixed_dictionaries(
 ).map(_mend)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(DOCUMENTS)
 def test_whatever_the_schema_allows_is_kept_exactly(document):
     shown = config.effective(parsed(document))
@@ -331,7 +331,7 @@ def test_what_is_no_proper_json_is_refused(data, reason):
     json.dumps(error.to_rpc(), ensure_ascii=False).encode("utf-8")
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(
     st.one_of(st.binary(max_size=60), st.text(alphabet='{}[]":,0123456789eE.-tfnalsu\\ ', max_size=60).map(str.encode))
 )

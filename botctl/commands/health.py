@@ -55,7 +55,12 @@ def _show(invocation: Invocation, items: list[dict[str, Any]], summary: object) 
         invocation.note("no bots yet")
         return
     now = time.time()
-    draw(out, _COLUMNS, [_row(invocation, item, now) for item in items])
+    rows = [_row(invocation, item, now) for item in items]
+    # Of those that are well there is nothing to note: the column appears when it is needed.
+    if any(item.get("note") for item in items):
+        draw(out, _COLUMNS, rows)
+    else:
+        draw(out, _COLUMNS[:-1], [row[:-1] for row in rows])
 
 
 def _headline(invocation: Invocation, summary: dict[str, Any]) -> str:

@@ -18,7 +18,7 @@ _PATHS = ("BOTD_SOCKET", "BOTD_CONFIG")
 _SYSTEM = "/etc/systemd/system/botd.service"
 
 # KillMode=process: stopping or upgrading botd must not take the bots along; they belong to the keeper.
-# Delegate=yes: the cgroups beneath the service are ours, so that memory limits can be enforced.
+# Delegate=yes: the cgroups beneath the service are ours, so that a bot ends with its whole tree at once.
 _UNIT = """\
 [Unit]
 Description=botd, the fleet manager for chat bots

@@ -76,31 +76,31 @@ class Stage:
         self._console.print(
             Rule(f"[bold cyan]{number}/{of}[/]  [bold]{escape(title)}[/]", align="left", style="cyan", characters=dash)
         )
-        self._console.print(escape(why), style="dim")
+        self._line(escape(why), style="dim")
         self._console.print()
 
     def say(self, text: str = "", style: str = "") -> None:
         """A line of prose."""
-        self._console.print(escape(text), style=style)
+        self._line(escape(text), style=style)
 
     def fact(self, name: str, value: str) -> None:
         """What was prepared: a name and what it is."""
         mark = self._terminal.pick("✔", "+")
-        self._console.print(f"[green]{mark}[/] {escape(name):<11} {escape(value)}", soft_wrap=not self._terminal.is_tty)
+        self._line(f"[green]{mark}[/] {escape(name):<11} {escape(value)}")
 
     def claim(self, text: str, true: bool) -> bool:
         """Say that something is so, having looked. Returns whether it was."""
         self.claims.append((text, true))
         if true:
-            self._console.print(f"[bold green]{self._terminal.pick('✔', '+')}[/] {escape(text)}")
+            self._line(f"[bold green]{self._terminal.pick('✔', '+')}[/] {escape(text)}")
         else:
-            self._console.print(f"[bold red]{self._terminal.pick('✖', 'x')} NOT TRUE:[/] {escape(text)}")
+            self._line(f"[bold red]{self._terminal.pick('✖', 'x')} NOT TRUE:[/] {escape(text)}")
         return true
 
     def command(self, line: str, note: str = "") -> None:
         """A command line, as one would type it."""
         remark = f"   [dim]# {escape(note)}[/]" if note else ""
-        self._console.print(f"[bold green]$[/] [bold]{escape(line)}[/]{remark}", soft_wrap=not self._terminal.is_tty)
+        self._line(f"[bold green]$[/] [bold]{escape(line)}[/]{remark}")
 
     def table(self, columns: Sequence[str], rows: Sequence[Sequence[str]], right: Sequence[str] = ()) -> None:
         """`right` names the columns of numbers."""
@@ -133,7 +133,11 @@ class Stage:
 
     def last(self, text: str, *, good: bool) -> None:
         mark = self._terminal.pick("✔", "+") if good else self._terminal.pick("✖", "x")
-        self._console.print(f"{mark} {escape(text)}", style="bold green" if good else "bold red")
+        self._line(f"{mark} {escape(text)}", style="bold green" if good else "bold red")
+
+    def _line(self, markup: str, style: str = "") -> None:
+        """One line, broken between words where a person reads it and left whole where a program does."""
+        self._console.print(markup, style=style, soft_wrap=not self._terminal.is_tty)
 
     def _box(self) -> box.Box:
         return box.ROUNDED if self._terminal.unicode else box.ASCII

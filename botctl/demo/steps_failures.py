@@ -18,6 +18,10 @@ _PATIENCE_S = 30.0
 _ENDS = {"alice/weather": signal.SIGKILL, "bob/reminders": signal.SIGHUP, "carol/quiz": signal.SIGUSR2}
 _BROKEN = "alice/flowers"
 
+# restartDelay doubled each time, less the quarter that chance may take away, less a millisecond of rounding. There is
+# no longest: a busy machine may be late.
+_LEAST_WAITS_S = (0.1865, 0.374, 0.749)
+
 
 def crash(show: Show) -> None:
     stage, fleet, facebook = show.stage, show.fleet, show.facebook
@@ -154,8 +158,8 @@ def crash_loop(show: Show) -> None:
     show.run("logs", _BROKEN, "-n", "1")
     waits = backoffs(fleet.events(0, _BROKEN))
     stage.claim(
-        f"three restarts, each after a longer wait: {', '.join(map(ms, waits))}",
-        len(waits) == 3 and sorted(waits) == waits and waits[2] > 2 * waits[0],
+        f"three restarts, the wait doubles (less some chance): {', '.join(map(ms, waits))}",
+        len(waits) == 3 and all(wait >= least for wait, least in zip(waits, _LEAST_WAITS_S, strict=True)),
     )
     stage.claim(
         "then it is failed, with the reason in words",

@@ -13,7 +13,7 @@ import sys
 import tempfile
 import tomllib
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import tomli_w
@@ -26,10 +26,12 @@ from botd.contract.paths import Paths
 
 OLDEST_NODE = 18
 
-# Few attempts and frequent samples, because nobody wants to watch for long; the rest are the defaults. The
-# machine's memory may be as full as it likes: how botd relieves it is not what is shown.
+# Few attempts and frequent samples, because nobody wants to watch for long. All of these bots have a probe, and it
+# alone is to say that one is up, however slow the machine is; and that machine's memory may be as full as it likes.
+# The rest are the defaults.
 _CONFIG: dict[str, dict[str, Any]] = {
     "resourceManagement": {"autoRestartMaxAttempts": 3, "memoryThreshold": 100},
+    "botRecovery": {"settleTime": 20_000},
     "monitoring": {"sampleInterval": 500},
 }
 _KEPT = ("LANG", "LC_ALL", "LC_CTYPE", "TZ", "TERM", "NO_COLOR", "FORCE_COLOR", "BOTD_CONTAINMENT")
@@ -42,12 +44,15 @@ class World:
     def __init__(self, environ: Mapping[str, str]) -> None:
         self._environ = environ
         self._cgroups: set[str] = set()
+        self._undo = ExitStack()
         self.root = ""
         self.node: str | None = None
         self.bots: dict[str, dict[str, Any]] = {}
         """id -> its table in the manifest."""
         self.secrets: dict[str, str] = {}
         """Path of a secret's file, as in the manifest, -> its value."""
+        self.defaults: dict[str, Any] = {}
+        self.fleet: Fleet
         self.facebook: Facebook
 
     # --- making it ------------------------------------------------------------------------------------
@@ -56,16 +61,17 @@ class World:
         """The folder, the examples, their secrets, the Graph API, the manifest. Raises BotdError, OSError."""
         with _uninterrupted():
             self.root = _private_folder()
+            self.fleet = Fleet(self.home)
         Paths(self.home).check_socket()
         for folder in (self.home, f"{self.root}/tmp"):
             os.mkdir(folder, 0o700)
-        shutil.copytree(_examples(), self.work, ignore=shutil.ignore_patterns("secrets", "__pycache__", "*.jsonl"))
+        _copy(_examples(), self.work)
         self.node = self._find_node()
         self._write_secrets()
         self.facebook = Facebook(f"{self.work}/graph_api")
+        self._undo.callback(self.facebook.close)
         self._write_manifest()
         self._write_config()
-        self.fleet = Fleet(self.home)
 
     @property
     def home(self) -> str:
@@ -139,7 +145,7 @@ class World:
             for secret in bot["secrets"].values():
                 self.secrets[secret["file"]] = self._secret_in(secret["file"])
         self.manifest("fleet.toml", manifest)
-        self.defaults: dict[str, Any] = manifest["defaults"]
+        self.defaults = manifest["defaults"]
 
     def _secret_in(self, path: str) -> str:
         with open(f"{self.work}/{path}", encoding="utf-8") as file:
@@ -176,10 +182,8 @@ class World:
         """End every process, remove every file; returns how many processes and files are left: (0, 0)."""
         if not self.root:
             return 0, 0
-        if hasattr(self, "fleet"):
-            self.fleet.stop()
-        if hasattr(self, "facebook"):
-            self.facebook.close()
+        self.fleet.stop()
+        self._undo.close()
         for pid in processes.find(self.home):
             self.remember_cgroup(pid)
         left = processes.end_all(self.home)
@@ -205,6 +209,14 @@ def _examples() -> str:
         if os.path.isfile(f"{folder}/fleet.toml"):
             return folder
     raise BotdError("not_found", f"the examples are missing beside {package}", hint="install botd again")
+
+
+def _copy(examples: str, to: str) -> None:
+    """Without anybody's secrets; writable also where the installation is read-only."""
+    ignored = shutil.ignore_patterns("secrets", "__pycache__", "*.jsonl")
+    shutil.copytree(examples, to, ignore=ignored, copy_function=shutil.copyfile)
+    for folder, _, _ in os.walk(to):
+        os.chmod(folder, 0o700)
 
 
 def _count(root: str) -> int:

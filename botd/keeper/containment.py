@@ -36,7 +36,7 @@ class Cgroup:
     def make(self) -> int | None:
         """Create the folder; a directory descriptor to be born into. OSError EBUSY when somebody lives there."""
         try:
-            os.mkdir(self._folder, 0o755)
+            os.makedirs(self._folder, 0o755)
         except FileExistsError:
             if not self.empty():
                 raise OSError(errno.EBUSY, "a former process still lives in the cgroup") from None

@@ -29,7 +29,7 @@ LONGEST_LINE = 1024 * 1024
 MOVE_LIMIT = 1024 * 1024
 """At most this much of one bot's output per turn, so that a flood starves nobody."""
 
-_PAST_LIMIT = 65536
+_PAST_LEAST, _PAST_MOST = 4096, 65536
 _F_SETPIPE_SZ, _F_GETPIPE_SZ = 1031, 1032
 _GROWN = 1024 * 1024
 _MOVE, _NONBLOCK = 1, 2
@@ -76,6 +76,11 @@ class Sink:
         self._offset = 0
         self._indexed = 0.0
         self._seek = -1
+
+    @property
+    def seeking(self) -> bool:
+        """Whether the file is long enough and the end of its last line is looked for."""
+        return self._seek >= 0
 
     def check(self) -> None:
         """Make the folder and see that it is one. A silent bot needs no more: files are made by their first byte."""
@@ -139,7 +144,8 @@ class Sink:
                 self._rotate(self._offset)
                 return self._splice(source, min(MOVE_LIMIT, max(1, self.max_bytes)))
         began = self._offset
-        moved = self._splice(source, _PAST_LIMIT)
+        # Little enough that what is beyond the cut does not fill the next file at once.
+        moved = self._splice(source, max(_PAST_LEAST, min(_PAST_MOST, self.max_bytes // 8)))
         if moved:
             newline = os.pread(self._fd, moved, began).find(b"\n")
             if newline >= 0:

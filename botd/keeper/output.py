@@ -81,7 +81,7 @@ class Output:
             self._loop.unwatch(source.fd)
             sink.sources.remove(source)
             self._next(sink)
-        elif 2 * moved >= source.capacity:
+        elif 2 * moved >= source.capacity or (moved > 0 and sink.seeking):
             if moved >= source.capacity:
                 source.grow()
             self._arm(sink)

@@ -13,14 +13,15 @@ import sqlite3
 import time
 
 from botd.contract.errors import BotdError
-from botd.contract.vocabulary import Kind
+from botd.contract.vocabulary import Exit, Kind
 
 
 class StoreError(BotdError):
     """The database could not do what was asked of it; the batch was rolled back, nothing was changed."""
 
     def __init__(self, path: str, cause: str, hint: str, *, kind: Kind = "unavailable") -> None:
-        super().__init__(kind, f"the database {path}: {cause}", hint=hint)
+        # The daemon was reached: its `unavailable` is no exit 7.
+        super().__init__(kind, f"the database {path}: {cause}", hint=hint, exit=Exit.FAILED)
         self.path = path
 
 

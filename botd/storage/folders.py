@@ -208,10 +208,13 @@ def _make(parent: int, name: str, shown: str) -> int:
     """A descriptor of the directory `name` in `parent`, made when it is missing, open to its owner only."""
     try:
         try:
-            os.mkdir(name, PRIVATE, dir_fd=parent)
-        except FileExistsError:
-            pass  # the usual case
-        fd = tree.open_below(parent, name, shown)
+            fd = tree.open_below(parent, name, shown)  # the usual case, and cheaper than a mkdir that fails
+        except FileNotFoundError:
+            try:
+                os.mkdir(name, PRIVATE, dir_fd=parent)
+            except FileExistsError:
+                pass  # somebody else was as fast
+            fd = tree.open_below(parent, name, shown)
         try:
             st = os.fstat(fd)
             if st.st_mode & 0o777 != PRIVATE and st.st_uid == os.geteuid():

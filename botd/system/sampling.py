@@ -116,6 +116,18 @@ class Sampler:
         watched = self._watched.get(id)
         return watched if watched is not None and watched.measured_at >= 0 else None
 
+    def first(self, id: str, now: float) -> Sample | None:
+        """The last sample of one bot, taken now when there was none yet: for who asks before the next round."""
+        watched = self._watched.get(id)
+        if watched is not None and watched.measured_at < 0:
+            try:
+                raw = os.pread(watched.fd, _STAT_MAX, 0) if watched.fd >= 0 else _read_once(watched.pid)
+            except OSError:
+                return None
+            watched.at = now
+            _measure(watched, raw, now)
+        return self.get(id)
+
     def sample(self, now: float) -> None:
         """Sample every bot; those whose process is gone are watched no longer. `now`: seconds of CLOCK_BOOTTIME."""
         gone: list[str] = []

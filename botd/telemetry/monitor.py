@@ -43,7 +43,7 @@ class Monitor:
         self._timer: asyncio.TimerHandle | None = None
 
     def sample_of(self, bot_id: str) -> Sample | None:
-        return self._sampler.get(bot_id)
+        return self._sampler.first(bot_id, self._clock.boottime())
 
     # --- lives come and go --------------------------------------------------------------------------
 

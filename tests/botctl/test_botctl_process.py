@@ -6,6 +6,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 
 import pytest
 from botctl_fake import DEADLINE_S, bot, clean_environ, notify, on_terminal, page, spawn, verdict, verdicts
@@ -37,8 +38,6 @@ def test_a_character_that_the_encoding_has_not_is_escaped(fake):
 
 
 def test_interrupted_while_waiting(fake):
-    import threading
-
     called = threading.Event()
 
     def never(params, connection):
@@ -122,7 +121,7 @@ def test_closed_streams(fake):
     assert subprocess.run(["sh", "-c", command], env=clean_environ(fake), check=False).returncode == 0
 
 
-def _botd_that_says(stderr, calls, status=1):
+def _botd_that_says(stderr, calls, status=7):
     def run(command, **_):
         calls.append(command)
         return subprocess.CompletedProcess(command, status, "", stderr)
@@ -175,24 +174,31 @@ class TestUnreachable:
         monkeypatch.delenv("BOTCTL_AUTOSTART")
         fake.script["bots.list"] = page(bot())
 
-        def refused(*_):
-            os.rename(fake.path, hidden)
-            raise BotdError("unavailable", "another botd is running")
+        def refused(command, **_):
+            # It holds the lock already and listens a moment later.
+            threading.Timer(0.1, os.rename, (fake.path, hidden)).start()
+            return subprocess.CompletedProcess(command, 1, "", "botd: botd is already running\n")
 
-        monkeypatch.setattr("botctl.autostart.start_daemon", refused)
+        monkeypatch.setattr("subprocess.run", refused)
         assert run("list").status == 0
+        monkeypatch.setattr("botctl.autostart.OTHERS_PATIENCE_S", 0.05)
+        monkeypatch.setenv("BOTD_SOCKET", f"{fake.folder}/never")
+        monkeypatch.setattr("subprocess.run", _botd_that_says("botd: botd is already running\n", [], 1))
+        ran = run("list")
+        assert ran.status == 7
+        assert "botd is already running" in ran.err
 
     @pytest.mark.parametrize(
         ("stderr", "status", "told"),
         [
             ("botd: x.json: no such key\n", 9, "x.json: no such key"),
             ("Traceback\nImportError: no botd\n", 7, "ImportError: no botd"),
-            ("", 7, "it ended with status 1"),
+            ("", 7, "it ended with status 7"),
         ],
     )
     def test_why_it_does_not_start(self, run, monkeypatch, stderr, status, told):
         monkeypatch.setenv("BOTD_SOCKET", "/tmp/no-such-folder/s")
-        monkeypatch.setattr("subprocess.run", _botd_that_says(stderr, [], 9 if status == 9 else 1))
+        monkeypatch.setattr("subprocess.run", _botd_that_says(stderr, [], status))
         ran = run("daemon", "start", "--config", "x.json")
         assert ran.status == status
         assert f"botd could not be started: {told}\n" in ran.err
@@ -255,8 +261,6 @@ def test_a_daemon_that_never_answers_times_out(fake):
 
 
 def test_signs_of_life_extend_the_patience(fake):
-    import threading
-
     def slow(params, connection):
         for _ in range(5):
             threading.Event().wait(0.3)
@@ -281,8 +285,6 @@ def test_a_bug_is_one_line_and_its_traceback_only_on_request(run, fake, monkeypa
 
 
 def test_a_silent_call_shows_a_spinner_on_a_terminal(fake):
-    import threading
-
     def slow(params, connection):
         threading.Event().wait(1.2)
         return verdicts(verdict())

@@ -11,9 +11,9 @@ from botd.contract.vocabulary import HEALTH, PHASES, is_name, is_user
 # --- strategies: everything that can be said ------------------------------------------------------
 
 FIRST = "abcdefghijklmnopqrstuvwxyz0123456789"
-NAMES = st.from_regex(r"[a-z0-9][a-z0-9._-]{0,62}", fullmatch=True)
-USERS = st.from_regex(r"[a-z0-9][a-z0-9._-]{0,31}", fullmatch=True)
-PATTERNS = st.from_regex(r"[a-z0-9.*?_-]{1,20}", fullmatch=True).filter(selector.is_glob)
+NAMES = st.builds("{}{}".format, st.sampled_from(FIRST), st.text(FIRST + "._-", max_size=62))
+USERS = NAMES.map(lambda name: name[:32])
+PATTERNS = st.builds("{}{}".format, st.text(FIRST + "._-[]!", max_size=20), st.sampled_from("*?"))
 IDS = st.one_of(NAMES, PATTERNS, st.builds("{}/{}".format, USERS | PATTERNS, NAMES | PATTERNS))
 WORDS = st.text(st.characters(codec="utf-8", exclude_characters=",="), min_size=1, max_size=10)
 CLAUSES = st.fixed_dictionaries(

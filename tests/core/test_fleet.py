@@ -209,7 +209,7 @@ STEPS = st.lists(
 )
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(STEPS)
 def test_deadlines_behave_like_a_search_through_all_bots(steps):
     fleet, model = fleet_of(*(bot(f"a/{n}") for n in range(5))), {}

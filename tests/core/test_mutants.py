@@ -4,6 +4,7 @@ Each mutant is a copy of the package with one text of its source replaced; a par
 runs on it in a process of its own. Only failing tests count: a copy that cannot even be imported proves nothing.
 """
 
+import contextlib
 import os
 import shutil
 import subprocess
@@ -247,60 +248,85 @@ MUTANTS = [
 ]
 
 
-def run(folder, *files):
-    """pytest's exit status and output for these files of the copy in `folder`."""
-    command = [sys.executable, "-B", "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", "-c", "pytest.ini"]
-    environment = os.environ | {"BOTD_WALKS": "30", "BOTD_STEPS": "300", "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
+RUNNER = """
+import os, signal, sys
+import hypothesis, pytest  # once for all of them: importing takes longer than testing
+
+for folder, *files in (word.split(":") for word in sys.argv[1:]):
+    child = os.fork()
+    if child == 0:
+        signal.alarm(60)
+        os.chdir(folder)
+        os.dup2(os.open("told", os.O_WRONLY | os.O_CREAT), 1)
+        sys.path.insert(0, folder)
+        status = pytest.main(["-x", "-q", "-p", "no:cacheprovider", "-c", "pytest.ini", *files])
+        sys.stdout.flush()
+        os._exit(status)
+    print(folder, os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+"""
+
+
+def run(jobs):
+    """pytest's exit status for each {folder: files of its copy}; what was said is in the file `told` there."""
+    words = [":".join([str(folder), *(f"tests/core/{file}" for file in files)]) for folder, files in jobs.items()]
+    environment = os.environ | {"BOTD_WALKS": "30", "BOTD_STEPS": "300", "CI": "1"}
+    environment |= {"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1", "PYTHONDONTWRITEBYTECODE": "1"}
     environment.pop("BOTD_SEED", None)
     done = subprocess.run(
-        [*command, *(f"tests/core/{file}" for file in files)],
-        cwd=folder,
+        [sys.executable, "-c", RUNNER, *words],
+        cwd="/",
         env=environment,
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=600,
     )
-    return done.returncode, done.stdout + done.stderr
+    assert done.returncode == 0, done.stderr
+    return {Path(folder): int(status) for folder, status in map(str.split, done.stdout.splitlines())}
 
 
-def copy(folder):
+def copy(folder, mutant=None):
+    """The package and its tests, with one text replaced."""
     for part in ("botd/contract", "botd/core", "tests/core"):
         shutil.copytree(ROOT / part, folder / part, ignore=shutil.ignore_patterns("__pycache__"))
     (folder / "botd/__init__.py").touch()
     (folder / "pytest.ini").write_text("[pytest]\n")
+    if mutant is not None:
+        source = folder / "botd/core" / mutant.module
+        text = source.read_text()
+        assert text.count(mutant.old) == 1, f"{mutant.module} has {text.count(mutant.old)} times: {mutant.old}"
+        source.write_text(text.replace(mutant.old, mutant.new))
     return folder
-
-
-def verdict(mutant, folder):
-    """pytest's exit status and output for the mutant."""
-    source = copy(folder) / "botd/core" / mutant.module
-    text = source.read_text()
-    assert text.count(mutant.old) == 1, f"{mutant.module} has {text.count(mutant.old)} times: {mutant.old}"
-    source.write_text(text.replace(mutant.old, mutant.new))
-    return run(folder, mutant.by)
 
 
 @pytest.fixture(scope="module")
 def verdicts(tmp_path_factory):
-    """All mutants, two at a time."""
+    """{name: (exit status, what was said)} of all mutants that can be made, two at a time."""
+    folders = {}
+    for number, mutant in enumerate(MUTANTS):
+        with contextlib.suppress(AssertionError):  # told by the mutant's own test
+            folders[mutant.name] = copy(tmp_path_factory.mktemp(f"m{number}"), mutant)
+    jobs = [(folders[mutant.name], [mutant.by]) for mutant in MUTANTS if mutant.name in folders]
     with ThreadPoolExecutor(2) as pool:
-        return {
-            mutant.name: pool.submit(verdict, mutant, tmp_path_factory.mktemp(f"m{number}"))
-            for number, mutant in enumerate(MUTANTS)
-        }
+        first, second = pool.map(run, (dict(jobs[::2]), dict(jobs[1::2])))
+    told = first | second
+    return {name: (told[folder], (folder / "told").read_text()) for name, folder in folders.items()}
 
 
 def test_the_core_as_it_is_passes_and_the_copy_is_what_is_tested(tmp_path):
     copy(tmp_path)
-    status, output = run(tmp_path, *sorted({mutant.by for mutant in MUTANTS}))
-    assert status == 0, output
-    code = "import botd.core.lifecycle as core; print(core.__file__)"
-    told = subprocess.run([sys.executable, "-B", "-c", code], cwd=tmp_path, capture_output=True, text=True, timeout=60)
-    assert told.stdout.strip() == str(tmp_path / "botd/core/lifecycle.py")
+    (tmp_path / "tests/core/test_where.py").write_text(
+        "def test_where():\n"
+        "    import botd.core.lifecycle as core\n"
+        f"    assert core.__file__ == {str(tmp_path / 'botd/core/lifecycle.py')!r}\n"
+    )
+    files = sorted({mutant.by for mutant in MUTANTS})
+    assert run({tmp_path: ["test_where.py", *files]}) == {tmp_path: 0}, (tmp_path / "told").read_text()
 
 
 @pytest.mark.parametrize("mutant", MUTANTS, ids=lambda mutant: mutant.name)
-def test_every_mutant_is_found(mutant, verdicts):
-    status, output = verdicts[mutant.name].result()
-    assert status == 1, f"{mutant.by} did not fail:\n{output}"
+def test_every_mutant_is_found(mutant, verdicts, tmp_path):
+    if mutant.name not in verdicts:
+        copy(tmp_path, mutant)  # says what is wrong with it
+    status, told = verdicts[mutant.name]
+    assert status == 1, f"{mutant.by} did not fail:\n{told}"

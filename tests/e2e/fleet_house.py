@@ -453,9 +453,13 @@ class Fleet:
 
     # --- the end ----------------------------------------------------------------------------------------
 
+    @property
+    def _cgroup(self):
+        return f"botd-{crc32(os.path.realpath(self.home).encode()):08x}"
+
     def processes(self):
         """(pid, command) of everything that belongs to this home, whoever its parent is."""
-        marks = (self.home.encode(), f"botd-{crc32(os.path.realpath(self.home).encode()):08x}".encode())
+        marks = (self.home.encode(), self._cgroup.encode())
         found = []
         for entry in os.listdir("/proc"):
             if entry.isdigit() and int(entry) != os.getpid() and alive(int(entry)):
@@ -498,8 +502,9 @@ class Fleet:
         for child in self._children:
             child.wait(WITHIN_S)
         shutil.rmtree(self.home, ignore_errors=True)
-        base = Path("/sys/fs/cgroup")
-        for folder in base.glob(f"**/botd-{crc32(os.path.realpath(self.home).encode()):08x}"):
+        own = Path("/proc/self/cgroup").read_text().rpartition("0::")[2].split("\n")[0].strip("/")
+        for mount in ("/sys/fs/cgroup", "/sys/fs/cgroup/unified"):
+            folder = Path(mount, own, self._cgroup)
             for inner in (*folder.glob("*/"), folder):
                 with contextlib.suppress(OSError):
                     inner.rmdir()

@@ -131,5 +131,5 @@ def test_a_daemon_does_not_start_with_a_bad_file(make_fleet):
     assert done.returncode == 9
     assert "bot_config.json" in done.stderr
     started = fleet.botctl("list")
-    assert started.returncode == 7
+    assert started.returncode == 9
     assert "bot_config.json" in started.stderr

@@ -28,7 +28,8 @@ class Botd:
             if message["op"] == "started":
                 held = self.client.held[message["id"], message["gen"]]
                 self.house.known[message["pid"]] = os.dup(held.pidfd)
-                self.house.cgroups.add(message["cgroup"])
+                if message["cgroup"]:
+                    self.house.cgroups.add(message["cgroup"])
             self.messages.put_nowait(message)
 
     async def expect(self, name: str) -> dict:

@@ -262,15 +262,40 @@ def test_botd_is_brought_back(house):
     assert (last["signal"], last["exact"]) == (signal.SIGKILL, True)
 
 
-def test_a_botd_that_keeps_dying_is_tried_at_growing_distances(house):
+def test_a_botd_that_keeps_dying_is_tried_again(house):
     house.launch()
     Elsewhere(house, respawn(house, "3")).kill()
-    times = []
-    for n in range(1, 4):
-        until(lambda n=n: len(starts(house)) >= n, f"start {n}")
-        times.append(time.monotonic())
-    assert times[2] - times[1] > times[1] - times[0] > 0
-    assert house.connect().hello["last_botd_exit"]["code"] == 3
+    until(lambda: len(starts(house)) >= 3, "three starts")
+    hello = house.connect().hello
+    assert hello["last_botd_exit"]["code"] == 3
+    assert hello["respawns"] >= 3
+
+
+def test_the_distances_grow_and_begin_anew_after_a_good_life(monkeypatch):
+    from types import SimpleNamespace
+
+    from botd.keeper import respawn as module
+
+    now, planned = [0.0], []
+    monkeypatch.setattr(module, "monotonic", lambda: now[0])
+    loop = SimpleNamespace(after=lambda seconds, call: planned.append((seconds, call)))
+    brought = module.Respawner(loop, "/nowhere", {}, lambda: None, lambda: False, lambda _text: None)
+    recipe = {"argv": ["/no/such/botd"], "env": {}, "cwd": "/"}
+
+    def lose_after(lived: float) -> float:
+        # A pid that cannot exist: the botd of this connection is surely gone.
+        brought.arrived(2**22 + 1, recipe)
+        now[0] += lived
+        brought.lost()
+        brought._planned = False
+        return planned[-1][0]
+
+    assert [lose_after(1) for _ in range(10)] == [0.2, 0.4, 0.8, 1.6, 3.2, 6.4, 12.8, 25.6, 30.0, 30.0]
+    assert lose_after(60) == 0.2
+    brought.leaving()
+    count = len(planned)
+    brought.lost()
+    assert len(planned) == count
 
 
 @pytest.mark.parametrize("how", ["bye", "no recipe", "reconnected"])

@@ -180,3 +180,15 @@ def test_a_name_with_brackets_and_spaces_does_not_shift_the_fields():
 @pytest.mark.parametrize("raw", [b"", b"garbage", b"1 (a) S 1 2", b"1 (a) S" + b" x" * 30])
 def test_what_is_no_stat_file_gives_nothing(raw):
     assert parse_stat(raw) is None
+
+
+def test_who_asks_before_the_first_round_gets_a_sample_of_that_moment() -> None:
+    sampler = Sampler()
+    assert sampler.first("alice/shop", 1.0) is None
+    assert sampler.add("alice/shop", os.getpid())
+    assert sampler.get("alice/shop") is None
+    sample = sampler.first("alice/shop", 1.0)
+    assert sample is not None and sample.memory_bytes > 1 << 20 and sample.at == 1.0
+    again = sampler.first("alice/shop", 2.0)
+    assert again is sample and again.at == 1.0
+    sampler.close()

@@ -65,7 +65,7 @@ def _health_of(views: Views, bot: Bot) -> dict[str, Any]:
         "restarts": state.restarts,
         "last_restart_at": views.at(restarted),
         "last_exit": exit_view(state.last_exit),
-        "note": state.reason or state.health_note,
+        "note": state.reason or ("" if state.health == "healthy" else state.health_note),
     }
 
 
