@@ -90,6 +90,7 @@ class Executor:
     def _make_folders(self, bot: Bot) -> None:
         if bot.id not in self._prepared:
             folders.prepare(self._paths, bot.id)
+            folders.touch(self._paths.bot_lock(bot.id))
             self._prepared.add(bot.id)
 
     def _spawn(self, bot: Bot, generation: int) -> None:
