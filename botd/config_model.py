@@ -76,7 +76,7 @@ class ResourceManagement(Block):
         applies=AT_ONCE, low=0, high=YEAR,
     )  # fmt: skip
     health_check_interval: int = _ms(
-        30_000, "how often a bot is probed that names no interval of its own", applies=RESERVED, low=100, high=DAY
+        30_000, "how often a bot is probed that names no interval of its own", applies=AT_ONCE, low=100, high=DAY
     )
     auto_restart_max_attempts: int = _key(
         10, "restarts in a row after which a bot is failed; 0: none", applies=NEXT_END, ge=0, le=1_000_000

@@ -47,7 +47,12 @@ PROBE: Schema = {
             "description": "kind http: GET, healthy when 2xx or 3xx; {port} is the bot's own port",
         },
         "port": {"type": "integer", "minimum": 1, "maximum": 65535, "description": "kind tcp; default: PORT"},
-        "interval_s": {"type": "number", "minimum": 0.1, "maximum": 86400, "default": 30},
+        "interval_s": {
+            "type": "number",
+            "minimum": 0.1,
+            "maximum": 86400,
+            "description": "default: resourceManagement.healthCheckInterval",
+        },
         "timeout_s": {"type": "number", "minimum": 0.05, "maximum": 300, "default": 5},
         "failures": {"type": "integer", "minimum": 1, "maximum": 100, "default": 3},
         "start_grace_s": {"type": "number", "minimum": 0, "maximum": 3600, "default": 20},

@@ -26,7 +26,8 @@ class Probe:
     kind: Literal["http", "tcp"]
     url: str | None = None
     port: int | None = None
-    interval_s: float = 30.0
+    interval_s: float | None = None
+    """None: as often as the configuration says (healthCheckInterval)."""
     timeout_s: float = 5.0
     failures: int = 3
     start_grace_s: float = 20.0

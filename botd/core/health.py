@@ -31,9 +31,17 @@ class Outcome:
 STARTUP_INTERVAL_S = 0.5
 
 
+DEFAULT_INTERVAL_S = 30.0
+
+
+def interval(probe: Probe) -> float:
+    """Seconds between two probes of a bot that is up."""
+    return DEFAULT_INTERVAL_S if probe.interval_s is None else probe.interval_s
+
+
 def first(probe: Probe, generation: int, now: float, chance: float) -> ProbeState:
     """`chance` spreads the probes of bots that started together."""
-    return ProbeState(generation, now, now + min(STARTUP_INTERVAL_S, probe.interval_s) * chance)
+    return ProbeState(generation, now, now + min(STARTUP_INTERVAL_S, interval(probe)) * chance)
 
 
 def judge(
@@ -45,7 +53,7 @@ def judge(
         return after, None if state.verdict is True else True
     in_grace = state.verdict is None and now - state.began_at < probe.start_grace_s
     if in_grace:
-        soon = min(STARTUP_INTERVAL_S, probe.interval_s)
+        soon = min(STARTUP_INTERVAL_S, interval(probe))
         return replace(state, due_at=now + soon * (0.8 + 0.2 * chance)), None
     failures = state.failures + 1
     verdict = False if failures >= probe.failures else state.verdict
@@ -55,7 +63,7 @@ def judge(
 
 def _next(probe: Probe, now: float, chance: float) -> float:
     # Up to a tenth early, so that a thousand probes of one interval drift apart.
-    return now + probe.interval_s * (1.0 - 0.1 * chance)
+    return now + interval(probe) * (1.0 - 0.1 * chance)
 
 
 def shown(state: BotState) -> Health:

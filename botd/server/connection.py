@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import inspect
 import logging
+import select
+from collections import deque
 from collections.abc import Callable
 from typing import Any
 
@@ -21,6 +23,8 @@ LINE_TIMEOUT_S = 10.0
 IN_FLIGHT_MAX = 64
 """Calls of one connection that may wait for their outcome at once; then it is not read until one ends."""
 BATCH_MAX = 1000
+HALF_CLOSED_LOOK_S = 1.0
+"""How often to see whether a peer that says no more is still there to be answered."""
 STREAM_BUFFER = 1 << 20
 """Unsent bytes over which a stream's messages are dropped and counted instead of kept."""
 
@@ -31,13 +35,14 @@ class Connection(asyncio.Protocol):
         self._caller_of = caller_of
         self._gone = gone
         self._lines = LineSplitter()
-        self._waiting: list[bytes] = []
+        self._waiting: deque[bytes] = deque()
         self._tasks: set[asyncio.Task[None]] = set()
         self._hooks: list[Callable[[], None]] = []
         self._line_timer: asyncio.TimerHandle | None = None
         self._transport: asyncio.Transport
         self._closing = False
         self._congested = False
+        self._ended = False
         self._room = asyncio.Event()
         self._room.set()
         self.caller: Caller | None = None
@@ -79,28 +84,59 @@ class Connection(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         if self._closing or self.caller is None:
             return
+        waited = len(self._waiting)
         try:
             self._waiting.extend(self._lines.feed(data))
         except LineTooLong:
             self._farewell(BotdError("invalid", f"a line of more than {LINE_MAX} bytes", code=RpcCode.INVALID_REQUEST))
             return
-        self._pump()
-        if self._lines.pending and self._line_timer is None:
-            self._line_timer = asyncio.get_running_loop().call_later(LINE_TIMEOUT_S, self._line_timed_out)
-        elif not self._lines.pending:
+        if len(self._waiting) > waited:
+            # What is pending now is another line, with a time of its own.
             self._stop_line_timer()
+        self._pump()
+        if not self._lines.pending:
+            self._stop_line_timer()
+
+    def eof_received(self) -> bool:
+        """Whether to stay: who says no more (`echo ... | socat`) still waits for what it asked; who is gone, not."""
+        self._ended = True
+        if self._owes() and not _is_gone(self._transport):
+            asyncio.get_running_loop().call_later(HALF_CLOSED_LOOK_S, self._look_after_half)
+            return True
+        return False
+
+    def _owes(self) -> bool:
+        return bool(self._tasks or self._waiting or self._hooks) and not self._closing
+
+    def _look_after_half(self) -> None:
+        """Nobody reads any more, so the end of a peer that has half closed its side has to be looked for."""
+        if self._transport.is_closing():
+            return
+        if not self._owes() or _is_gone(self._transport):
+            self._closing = True
+            self._transport.close()
+        else:
+            asyncio.get_running_loop().call_later(HALF_CLOSED_LOOK_S, self._look_after_half)
 
     # --- lines to answers ---------------------------------------------------------------------------
 
     def _pump(self) -> None:
         while self._waiting and not self._closing and not self._congested and len(self._tasks) < IN_FLIGHT_MAX:
-            self._answer(self._waiting.pop(0))
+            self._answer(self._waiting.popleft())
         if self._closing:
             return
-        if self._congested or self._waiting:
+        if self._ended:
+            if not self._owes():
+                self.close()
+        elif self._congested or self._waiting:
+            # A line whose end we do not read is not late.
+            self._stop_line_timer()
             self._transport.pause_reading()
         else:
             self._transport.resume_reading()
+            if self._lines.pending and self._line_timer is None:
+                loop = asyncio.get_running_loop()
+                self._line_timer = loop.call_later(LINE_TIMEOUT_S, self._line_timed_out)
 
     def _answer(self, line: bytes) -> None:
         assert self.caller is not None
@@ -129,7 +165,7 @@ class Connection(asyncio.Protocol):
         self._tasks.discard(task)
         if not task.cancelled() and (error := task.exception()) is not None:
             log.error("a call ended unexpectedly", exc_info=error)
-        if self._waiting:
+        if self._waiting or self._ended:
             self._pump()
 
     def _batch(self, messages: list[Any]) -> Any:
@@ -190,3 +226,10 @@ class Connection(asyncio.Protocol):
         """Let what was answered leave, then end."""
         self._closing = True
         self._transport.close()
+
+
+def _is_gone(transport: asyncio.Transport) -> bool:
+    """Whether the peer has closed both directions, not only its own."""
+    poll = select.poll()
+    poll.register(transport.get_extra_info("socket").fileno(), 0)
+    return bool(poll.poll(0))

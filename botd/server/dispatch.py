@@ -33,7 +33,7 @@ class Dispatcher:
         assert not missing, f"methods and handlers differ: {sorted(missing)}"
         self._services = services
         self._handlers = handlers
-        self._running: dict[str, asyncio.Future[str]] = {}
+        self._running: dict[str, asyncio.Task[str]] = {}
 
     def dispatch(self, message: Any, caller: Caller, channel: Channel) -> Any:
         """The response, None for a notification, or an awaitable of either. Never raises."""
@@ -105,34 +105,32 @@ class Dispatcher:
     async def _once(self, key: str, handler: Handler, call: Call) -> Any:
         """The same request_id again: the first answer, and nothing is done twice, also after a restart of botd."""
         running = self._running.get(key)
-        if running is not None:
-            return _recall(await asyncio.shield(running))
-        store, now = self._services.store, self._services.clock.wall()
-        known = store.find_request(key, now - REMEMBER_S)
-        if known is not None:
-            if known.answer is None:
-                raise BotdError(
-                    "conflict",
-                    "this request was begun before botd was restarted; its outcome was not recorded",
-                    hint="look with botctl status, then ask again with a new request_id",
-                )
-            return _recall(known.answer)
-        future: asyncio.Future[str] = asyncio.get_running_loop().create_future()
-        self._running[key] = future
+        if running is None:
+            known = self._services.store.find_request(key, self._services.clock.wall() - REMEMBER_S)
+            if known is not None:
+                return _recall(known.answer)
+            running = self._running[key] = asyncio.get_running_loop().create_task(self._begin(key, handler, call))
+            running.add_done_callback(lambda done: self._ended(key, done))
+        # Whoever asked may hang up and ask again: what was begun goes on, and its outcome is kept.
+        return _recall(await asyncio.shield(running))
+
+    async def _begin(self, key: str, handler: Handler, call: Call) -> str:
+        store = self._services.store
+        with store.batch(durable=True) as batch:
+            batch.begin_request(key, self._services.clock.wall())
+        answer = json.dumps(await _answer(handler, call))
         try:
             with store.batch(durable=True) as batch:
-                batch.begin_request(key, now)
-            answer = json.dumps(await _answer(handler, call))
-            with store.batch(durable=True) as batch:
                 batch.finish_request(key, answer)
-            future.set_result(answer)
-        except BaseException as error:
-            future.set_exception(error)
-            future.exception()  # somebody may wait for it or nobody: both are fine
-            raise
-        finally:
-            del self._running[key]
-        return _recall(answer)
+        except BotdError as error:
+            # It was done all the same, and whoever asked is to know how it went.
+            log.error("the outcome of a request is not kept: %s", error)
+        return answer
+
+    def _ended(self, key: str, done: asyncio.Task[str]) -> None:
+        del self._running[key]
+        if not done.cancelled():
+            done.exception()  # whoever asked may be gone; told or not, it was looked at
 
 
 async def _answer(handler: Handler, call: Call) -> dict[str, Any]:
@@ -141,13 +139,18 @@ async def _answer(handler: Handler, call: Call) -> dict[str, Any]:
         if inspect.isawaitable(result):
             result = await result
     except BotdError as error:
-        return {"error": {"kind": error.kind, "message": error.message, "hint": error.hint, "exit": error.exit}}
+        return {"error": error.to_rpc()}
     return {"result": result}
 
 
-def _recall(answer: str) -> Any:
+def _recall(answer: str | None) -> Any:
+    if answer is None:
+        raise BotdError(
+            "conflict",
+            "this request was begun before botd was restarted; its outcome was not recorded",
+            hint="look with botctl status, then ask again with a new request_id",
+        )
     known = json.loads(answer)
     if "error" in known:
-        error = known["error"]
-        raise BotdError(error["kind"], error["message"], hint=error["hint"], exit=error["exit"])
+        raise BotdError.from_rpc(known["error"])
     return known["result"]

@@ -16,7 +16,7 @@ from itertools import count
 from botd.contract.errors import invalid
 from botd.core import health
 from botd.core.bot import Probe
-from botd.core.health import Outcome, ProbeState
+from botd.core.health import Outcome, ProbeState, interval
 from botd.system.clock import Clock
 
 SLOTS = 64
@@ -154,7 +154,7 @@ class Prober:
         outcome = await ask(watch.target, watch.probe.timeout_s)
         now = self._clock.boottime()
         if outcome is None:
-            self._push(watch, now + min(_RETRY_S, watch.probe.interval_s))
+            self._push(watch, now + min(_RETRY_S, interval(watch.probe)))
             return
         watch.state, news = health.judge(watch.probe, watch.state, outcome, now, self._chance())
         self._push(watch, watch.state.due_at)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable
+from dataclasses import replace
 
 from botd.core import relief
 from botd.core.bot import BotState
@@ -72,8 +73,12 @@ class Monitor:
 
     def _watch(self, bot: Bot) -> None:
         self._prober.unwatch(bot.id)
-        if bot.spec.probe is not None and self._settings().monitoring.health_checks:
-            self._prober.watch(bot.id, bot.state.generation, bot.spec.probe, bot.port)
+        probe, monitoring = bot.spec.probe, self._settings().monitoring
+        if probe is None or not monitoring.health_checks:
+            return
+        if probe.interval_s is None:
+            probe = replace(probe, interval_s=monitoring.health_check_interval_s)
+        self._prober.watch(bot.id, bot.state.generation, probe, bot.port)
 
     def _probed(self, bot_id: str, generation: int, outcome: Outcome) -> None:
         events: list[tuple[str, Event]] = [(bot_id, HealthReported(generation, outcome.healthy, outcome.note))]

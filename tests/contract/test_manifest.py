@@ -71,7 +71,6 @@ def test_a_whole_manifest():
         "probe": {
             "kind": "http",
             "url": "http://127.0.0.1:{port}/health",
-            "interval_s": 30,
             "timeout_s": 5,
             "failures": 3,
             "start_grace_s": 20,
