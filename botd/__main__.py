@@ -111,7 +111,8 @@ def _detached(paths: Paths, config: str | None) -> int:
 
 
 def _child(paths: Paths, config: str | None, writer: int) -> int:
-    """The daemon of `_detached`. Errors before it serves go to who started it, later ones to its log."""
+    """The daemon of `_detached`. Errors before it serves go to who started it, and to its log once there is one."""
+    logging = False
     try:
         os.setsid()
         os.umask(0o077)
@@ -119,13 +120,15 @@ def _child(paths: Paths, config: str | None, writer: int) -> int:
 
         folders.prepare_home(paths)
         _onto_log(paths.daemon_log)
+        logging = True
         os.environ["BOTD_RESPAWN"] = "1"
         return _foreground(paths, config, writer)
     except BotdError as error:
-        _write_error(writer, error)
+        _write_error(writer, error, log=logging)
         return error.exit
     except BaseException as error:  # noqa: BLE001 - whoever waits must be told something
-        _write_error(writer, BotdError("internal", f"{type(error).__name__}: {error}", hint=paths.daemon_log))
+        told = BotdError("internal", f"{type(error).__name__}: {error}", hint=paths.daemon_log)
+        _write_error(writer, told, log=logging)
         return Exit.FAILED
 
 
@@ -142,12 +145,13 @@ def _onto_log(path: str) -> None:
     os.dup2(log, 2)
 
 
-def _write_error(writer: int, error: BotdError) -> None:
+def _write_error(writer: int, error: BotdError, *, log: bool) -> None:
     try:
         os.write(writer, _words(error).encode("utf-8", "replace"))
     except OSError:
         pass  # nobody waits any more, or they were told "ok" and the log has the rest
-    sys.stderr.write(_words(error))
+    if log:
+        sys.stderr.write(_words(error))
 
 
 def _tell_service_manager() -> None:

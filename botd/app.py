@@ -146,7 +146,7 @@ class Daemon:
             self._monitor.adopt(bot)
         self._monitor.start()
         self._engine.start()
-        self._listener = Listener(self.paths.socket, settings.security.socket_access, self._dispatcher(began))
+        self._listener = Listener(self.paths, settings.security.socket_access, self._dispatcher(began))
         await self._listener.open()
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
@@ -253,7 +253,7 @@ class Daemon:
             settings = await load_in_child(self._source.path, required=self._source.required)
             before = self._engine.settings
             if settings.security.socket_access != before.security.socket_access:
-                open_to(self.paths.socket, settings.security.socket_access)
+                open_to(self.paths, settings.security.socket_access)
         except BotdError as error:
             self.last_error = error.message
             raise

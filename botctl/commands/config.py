@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 from botctl.options import Argument, Command
 from botctl.render.documents import printed
 from botctl.render.panel import panel
@@ -57,7 +59,8 @@ def reload(invocation: Invocation) -> int:
 
 
 def check(invocation: Invocation, *, file: str | None) -> int:
-    return _botd(invocation, "config", "check", *([file] if file else []))
+    # An absolute path: a file may be called --help.
+    return _botd(invocation, "config", "check", *([os.path.abspath(file)] if file else []))
 
 
 def schema(invocation: Invocation) -> int:
@@ -66,15 +69,13 @@ def schema(invocation: Invocation) -> int:
 
 def _botd(invocation: Invocation, *arguments: str) -> int:
     """Let botd answer, which alone knows its configuration; no daemon is needed or started."""
-    import os
     import subprocess
 
     from botctl.autostart import botd_command
 
     invocation.out.flush()
     quiet = subprocess.DEVNULL if invocation.quiet else None
-    # The words after -- would be options of botd otherwise: a file may be called --help.
-    return subprocess.run(botd_command(*arguments), stdout=quiet, env=dict(os.environ), check=False).returncode
+    return subprocess.run(botd_command(*arguments), stdout=quiet, check=False).returncode
 
 
 COMMANDS = (

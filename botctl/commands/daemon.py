@@ -23,9 +23,11 @@ if TYPE_CHECKING:
     from botctl.invocation import Invocation
     from botctl.render.table import Cell
     from botctl.render.terminal import Terminal
+    from botd.contract.paths import Paths
 
 _TAIL_MAX = 4 << 20
 _POLL_S = 0.25
+END_S = 10.0
 
 
 def start(invocation: Invocation, *, config: str | None) -> int:
@@ -67,13 +69,37 @@ def stop(invocation: Invocation, *, bots: bool, timeout: float) -> int:
     if bots:
         invocation.confirm("Stop every bot and botd?", dry_run=False)
     params = {"bots": bots, "timeout_s": timeout}
+    process = _process(invocation.paths)
     result = invocation.call("daemon.shutdown", params, timeout=timeout + GRACE_S, autostart=False)
+    if process is not None:
+        _await_end(process)
     left = result.get("bots_left")
     if not printed(invocation, {**result, "stopped": True}, key="pid") and not invocation.quiet:
         out = invocation.out
         running = f"; {plural(left, 'bot')} left running" if isinstance(left, int) and left else ""
         out.line(f"{out.paint(out.pick('✔', '+'), GREEN)} botd stopped{running}")
     return Exit.OK
+
+
+def _process(paths: Paths) -> int | None:
+    """A pidfd of botd, by what it wrote into its lock, or None where that cannot be told."""
+    try:
+        with open(paths.daemon_lock, encoding="ascii") as file:
+            return os.pidfd_open(int(file.readline()))
+    except (OSError, ValueError):
+        return None
+
+
+def _await_end(process: int) -> None:
+    """botd answers before it ends. Its database is only whole, and only free to be copied, when it is gone."""
+    import select
+
+    try:
+        if not select.select([process], [], [], END_S)[0]:
+            text = f"botd said that it would end and has not within {END_S:g} s"
+            raise BotdError("timeout", text, hint="botctl daemon logs")
+    finally:
+        os.close(process)
 
 
 def status(invocation: Invocation) -> int:

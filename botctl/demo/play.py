@@ -75,7 +75,7 @@ def play(terminal: Terminal, *, keep: bool, fast: bool, no_color: bool) -> int:
             number = interrupted.number
             _interrupted(stage, number)
         except BotdError as error:
-            stage.claim(f"this step can be shown: {error.message}", False)
+            stage.claim(f"this step can be shown to its end: {error.message}", False)
         except OSError:
             stage.silence()  # most likely nobody reads any more; what it was is told by who called us
             raise

@@ -10,6 +10,7 @@ from botctl.demo.facebook import Address, Facebook
 from botctl.demo.fleet import Fleet
 from botctl.demo.stage import Stage, shown
 from botctl.demo.world import World
+from botd.contract.errors import BotdError
 
 
 @dataclass
@@ -35,7 +36,10 @@ class Show:
         return self.world.facebook
 
     def run(self, *words: str, expect: int = 0) -> Ran:
-        """Show a botctl command and what it prints. Any other exit status than `expect` is a claim come to nothing."""
+        """Show a botctl command and what it prints.
+
+        Raises BotdError when its exit status is not `expect`: what follows would only show the consequences.
+        """
         self.stage.command(shown(words))
         output = self.stage.output()
         columns = self.stage.columns
@@ -49,8 +53,8 @@ class Show:
         output.end()
         self.printed.append(ran.text)
         if ran.status != expect:
-            self.stage.claim(f"botctl {words[0]} ends with {expect} (it ended with {ran.status})", False)
-        elif expect:
+            raise BotdError("internal", f"botctl {words[0]} ended with {ran.status}, not with {expect}")
+        if expect:
             self.stage.say(f"  (exit status {ran.status})", style="dim")
         return ran
 

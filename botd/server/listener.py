@@ -13,6 +13,7 @@ from typing import Any
 
 from botd.access.peer import Caller, peer_of
 from botd.contract.errors import BotdError
+from botd.contract.paths import Paths
 from botd.server.connection import Connection
 from botd.server.dispatch import Dispatcher
 
@@ -25,8 +26,9 @@ RESERVED = 64
 class Listener:
     """The caller holds the daemon's lock: whatever socket stands at the path is nobody's any more."""
 
-    def __init__(self, path: str, access: str, dispatcher: Dispatcher) -> None:
-        self._path = path
+    def __init__(self, paths: Paths, access: str, dispatcher: Dispatcher) -> None:
+        self._paths = paths
+        self._path = paths.socket
         self._access = access
         self._dispatcher = dispatcher
         self._server: asyncio.AbstractServer | None = None
@@ -38,7 +40,7 @@ class Listener:
         """Raises BotdError when the socket cannot be bound."""
         sock = _bind(self._path)
         try:
-            open_to(self._path, self._access)
+            open_to(self._paths, self._access)
             about = os.stat(self._path)
             self._identity = (about.st_dev, about.st_ino)
             self._server = await asyncio.get_running_loop().create_unix_server(self._accept, sock=sock, backlog=512)
@@ -99,28 +101,42 @@ def _bind(path: str) -> socket.socket:
     return sock
 
 
-def open_to(path: str, access: str) -> None:
-    """`owner`: 0600. `group:NAME`: 0660. `everyone`: 0666, and the peer's uid decides. The folder follows."""
-    folder = os.path.dirname(path)
+def open_to(paths: Paths, access: str) -> None:
+    """`owner`: 0600. `group:NAME`: 0660. `everyone`: 0666, and the peer's uid decides. The way to it follows.
+
+    A socket that was put elsewhere (BOTD_SOCKET) stands in a folder that is not ours to open or close.
+    """
+    ours = os.path.dirname(paths.socket) == paths.run
     if access == "owner":
+        os.chmod(paths.socket, 0o600)
+        if ours:
+            os.chmod(paths.run, 0o700)
         return
-    if access == "everyone":
-        os.chmod(folder, 0o711)
-        os.chmod(path, 0o666)
-        return
+    group = _group_of(access) if access != "everyone" else -1
+    step, mode = (0o011, 0o666) if access == "everyone" else (0o010, 0o660)
+    try:
+        for folder in (paths.home, paths.run) if ours else ():
+            os.chown(folder, -1, group)
+            os.chmod(folder, 0o700 | step)
+        os.chown(paths.socket, -1, group)
+    except PermissionError as error:
+        raise _cannot_open(access, error) from None
+    os.chmod(paths.socket, mode)
+
+
+def _group_of(access: str) -> int:
     import grp
 
-    name = access.partition(":")[2]
     try:
-        gid = grp.getgrnam(name).gr_gid
-        os.chown(path, -1, gid)
-        os.chown(folder, -1, gid)
-    except (KeyError, PermissionError) as error:
-        raise BotdError(
-            "invalid",
-            f"security.socketAccess: cannot open the socket to group {name!r}: {error}",
-            hint="name an existing group that the daemon's user belongs to",
-            exit=9,
-        ) from None
-    os.chmod(folder, 0o710)
-    os.chmod(path, 0o660)
+        return grp.getgrnam(access.partition(":")[2]).gr_gid
+    except KeyError as error:
+        raise _cannot_open(access, error) from None
+
+
+def _cannot_open(access: str, error: Exception) -> BotdError:
+    return BotdError(
+        "invalid",
+        f"security.socketAccess: cannot open the socket to {access}: {error}",
+        hint="name an existing group that the daemon's user belongs to",
+        exit=9,
+    )

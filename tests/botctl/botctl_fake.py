@@ -176,7 +176,13 @@ def spawn(fake: FakeBotd, *argv: str, **more: object) -> subprocess.Popen[str]:
     """botctl as a process of its own, in a bare environment."""
     environ = clean_environ(fake, **more.pop("environ", {}))  # type: ignore[arg-type] - a dict by convention
     settings = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True} | more
-    return subprocess.Popen([sys.executable, "-P", "-m", "botctl", *argv], env=environ, **settings)  # type: ignore[call-overload] - settings of every kind
+    command = [sys.executable, "-P", "-m", "botctl", *argv]
+    process = subprocess.Popen(command, env=environ, **settings)  # type: ignore[call-overload] - of every kind
+    # A test that waits for a line that never comes fails instead of hanging.
+    watchdog = threading.Timer(DEADLINE_S, process.kill)
+    watchdog.daemon = True
+    watchdog.start()
+    return process
 
 
 def on_terminal(fake: FakeBotd, *argv: str, typed: str = "", columns: int = 100, **environ: str) -> Ran:

@@ -9,6 +9,7 @@ import pytest
 from botctl_fake import clean_environ, page, spawn
 
 from botctl import checks, kernel
+from botctl.commands import daemon
 from botctl.findings import FAIL, GOOD, WARN
 from botd.contract.errors import BotdError
 
@@ -43,6 +44,21 @@ def test_daemon_stop(run, fake):
     assert run("daemon", "stop", "--bots").status == 2
     assert run("daemon", "stop", "--bots", "--yes").status == 0
     assert [params["bots"] for params in fake.called("daemon.shutdown")] == [False, True]
+
+
+def test_daemon_stop_waits_for_the_end_of_the_process(run, fake, monkeypatch):
+    """Who copies the database next must find it whole: botd closes it after its answer."""
+    monkeypatch.setattr(daemon, "END_S", 0.01)
+    fake.script["daemon.shutdown"] = {"schema": 1, "bots_left": 0}
+    os.mkdir(f"{fake.folder}/run")
+    with subprocess.Popen(["cat"], stdin=subprocess.PIPE) as botd:
+        with open(f"{fake.folder}/run/botd.lock", "w") as lock:
+            lock.write(f"{botd.pid}\n2026-11-22T17:00:00Z\n")
+        ran = run("daemon", "stop")
+        assert (ran.status, ran.out) == (124, "")
+        assert "has not within 0.01 s" in ran.err
+    # It is gone now, and its number with it.
+    assert run("daemon", "stop").out == "✔ botd stopped\n"
 
 
 def test_daemon_logs_come_from_the_file(run, fake):

@@ -134,10 +134,20 @@ class Wire:
     def __init__(self, path):
         self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         self.sock.settimeout(WITHIN_S)
-        self.sock.connect(path)
+        until(self._connects(path), "a place in the queue of the socket")
         self._buffer = b""
         self._number = 0
         self.notices = []
+
+    def _connects(self, path):
+        def attempt():
+            try:
+                self.sock.connect(path)
+            except BlockingIOError:  # a Unix socket does not wait for a place in a full queue
+                return False
+            return True
+
+        return attempt
 
     def send(self, data):
         self.sock.sendall(data)
@@ -219,7 +229,7 @@ class Fleet:
 
     @property
     def socket(self):
-        return f"{self.home}/run/botd.sock"
+        return self.environ.get("BOTD_SOCKET", f"{self.home}/run/botd.sock")
 
     def botd(self, *args, **env):
         """The finished process of `botd ARGS`."""

@@ -270,8 +270,7 @@ def test_a_flood_of_garbage_lines_is_answered_line_by_line_while_others_are_serv
 def test_two_hundred_idle_connections_harm_nobody(shared_fleet):
     idle = []
     try:
-        for _ in range(200):
-            idle.append(Wire(shared_fleet.socket))
+        idle.extend(Wire(shared_fleet.socket) for _ in range(200))
         with shared_fleet.connect() as wire:
             assert wire.rpc("daemon.ping")
         assert all(pongs(connection) for connection in idle)
@@ -283,8 +282,7 @@ def test_two_hundred_idle_connections_harm_nobody(shared_fleet):
 def test_more_connections_than_there_are_places_are_told_so(shared_fleet):
     crowd = []
     try:
-        for _ in range(1100):
-            crowd.append(Wire(shared_fleet.socket))
+        crowd.extend(Wire(shared_fleet.socket) for _ in range(1100))
         last = crowd[-1].line()
         assert last["error"]["data"]["kind"] == "unavailable"
         assert "too many connections" in last["error"]["message"]
@@ -308,8 +306,7 @@ def test_many_waiting_calls_of_one_connection(shared_fleet):
     try:
         with shared_fleet.connect() as wire:
             wait = {"select": {"any": [{"id": "alice/later"}]}, "for": "running", "timeout_s": 30}
-            for i in range(150):
-                wire.send(line(id=i, method="bots.wait", params=wait))
+            wire.send(b"".join(line(id=i, method="bots.wait", params=wait) for i in range(150)))
             shared_fleet.rpc("bots.start", select={"any": [{"id": "alice/later"}]})
             answered = {wire.line()["id"] for _ in range(150)}
         assert answered == set(range(150))
