@@ -50,8 +50,7 @@ class Machine:
 
 def look() -> Machine:
     """The facts; takes a second, which it spends listening to how busy the others are."""
-    with BusyMeter() as others:
-        sleep(1.0)
+    others = others_percent()
     return Machine(
         cpu=_cpu_model(),
         cores=len(os.sched_getaffinity(0)),
@@ -61,8 +60,15 @@ def look() -> Machine:
         compiler=_compiler_version(),
         user="root" if os.geteuid() == 0 else f"uid {os.geteuid()}",
         load=os.getloadavg(),
-        busy_percent=others.percent,
+        busy_percent=others,
     )
+
+
+def others_percent() -> float:
+    """How much of all cores is used while we only listen, for a second."""
+    with BusyMeter() as others:
+        sleep(1.0)
+    return others.percent
 
 
 class BusyMeter:

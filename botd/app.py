@@ -237,7 +237,8 @@ class Daemon:
         if not self._keeper.connected:
             out.append({"text": "the keeper is away; bots run on", "remedy": f"see {self.paths.run}/keeper.log"})
         if self._engine.deferred:
-            text = f"{self._engine.deferred} events wait for the database, which cannot be written"
+            waiting = "1 event waits" if self._engine.deferred == 1 else f"{self._engine.deferred} events wait"
+            text = f"{waiting} for the database, which cannot be written"
             out.append({"text": text, "remedy": f"free space on the file system of {self.paths.home}"})
         if self.last_error:
             out.append(

@@ -20,7 +20,7 @@ from botd.core import admission
 from botd.core.admission import Refusal
 from botd.core.bot import BotState, ChangedBot, NewBot
 from botd.core.effects import Effect, Note, Remove
-from botd.core.events import DeadlinePassed, Event, Exited
+from botd.core.events import OF_A_LIFE, DeadlinePassed, Event, Exited
 from botd.core.fleet import Bot, Fleet, rules_of
 from botd.core.goals import Goal
 from botd.core.lifecycle import Context, IllegalEvent, step
@@ -151,12 +151,13 @@ class Engine:
     def _apply(self, events: list[tuple[str, Event]], *, durable: bool, record_wishes: bool = True) -> None:
         before: dict[str, BotState] = {}
         effects: list[tuple[Bot, Effect]] = []
-        notes: list[tuple[Bot, Note]] = []
+        notes: list[tuple[Bot, Note, int]] = []
         removed: list[Bot] = []
         strays: list[tuple[str, int]] = []
         now = self._clock.boottime()
         refusal = self.admission()
         policy, refused = self.settings.restart, refusal.reason if refusal else None
+        probing = self.settings.monitoring.health_checks
         for bot_id, event in events:
             bot = self.fleet.get(bot_id)
             if bot is None:
@@ -164,7 +165,7 @@ class Engine:
                     strays.append((bot_id, event.generation))
                 continue
             try:
-                decision = step(bot.state, event, Context(now, self._chance(), policy, bot.rules, refused))
+                decision = step(bot.state, event, Context(now, self._chance(), policy, bot.rules, refused, probing))
             except IllegalEvent as error:
                 self.illegal_events += 1
                 log.warning("%s: %s", bot_id, error)
@@ -174,7 +175,9 @@ class Engine:
                 self.fleet.set_state(bot, decision.state)
             for effect in decision.effects:
                 if isinstance(effect, Note):
-                    notes.append((bot, effect))
+                    # The end of a life and the beginning of the next may be one decision: the note is about the first.
+                    life = event.generation if isinstance(event, OF_A_LIFE) else bot.state.generation
+                    notes.append((bot, effect, life))
                 elif isinstance(effect, Remove):
                     removed.append(bot)
                 else:
@@ -190,7 +193,7 @@ class Engine:
     def _commit(
         self,
         before: dict[str, BotState],
-        notes: list[tuple[Bot, Note]],
+        notes: list[tuple[Bot, Note, int]],
         removed: list[Bot],
         *,
         durable: bool,
@@ -211,9 +214,8 @@ class Engine:
             for bot_id, state in changed:
                 if record_wishes and state.wanted != before[bot_id].wanted:
                     batch.set_wanted(bot_id, state.wanted)
-            for bot, note in notes:
+            for bot, note, generation in notes:
                 if bot.id not in gone:
-                    generation = bot.state.generation
                     seq = batch.add_event(bot.id, wall, note.kind, note.text, generation)
                     out.append(StoredEvent(seq, bot.id, wall, note.kind, note.text, generation))
             for bot in removed:

@@ -60,6 +60,12 @@ def first_cells(text: str) -> list[str]:
     return [word for row in rows for word in re.findall(r"`([^`]+)`", row.split("|")[1])]
 
 
+def third_cells(text: str) -> dict[str, str]:
+    """Key -> what stands in its third column."""
+    cells = [row.split("|") for row in text.splitlines() if row.startswith("|")]
+    return {row[1].strip(" `"): row[3].strip(" `") for row in cells}
+
+
 @pytest.mark.parametrize("name", TABLES)
 def test_a_table_of_the_contract_is_that_of_the_code(name):
     assert block(CONTRACT, name) == TABLES[name]()
@@ -92,14 +98,12 @@ def test_every_key_of_a_manifest_is_documented():
 
 
 def test_the_defaults_of_a_manifest_are_as_documented():
-    """An entry `key = value` in the third column says what holds without the key."""
-    shown = {row.split("|")[1].strip(" `"): row.split("|")[3].strip() for row in block(GUIDE, "fleet.toml").splitlines()}
+    bots, probes = third_cells(block(GUIDE, "fleet.toml")), third_cells(block(GUIDE, "probe"))
     for key, value in DEFAULTS.items():
-        assert shown[key].strip("`") == json.dumps(value), key
+        assert bots[key] == json.dumps(value), key
     for key, schema in PROBE["properties"].items():
         if "default" in schema:
-            row = next(row for row in block(GUIDE, "probe").splitlines() if f"`{key}`" in row.split("|")[1])
-            assert row.split("|")[3].strip(" `") == json.dumps(schema["default"]), key
+            assert probes[key] == json.dumps(schema["default"]), key
 
 
 def test_every_manifest_of_the_guide_is_valid():

@@ -88,6 +88,8 @@ class Context:
     rules: Rules
     refusal: str | None = None
     """Why no life may begin now (admission), or None."""
+    probing: bool = True
+    """Probes are asked at all (botRecovery.healthCheckEnabled)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -428,14 +430,15 @@ def _time_passed(state: BotState, event: Event, c: Context) -> Decision:
     assert isinstance(event, DeadlinePassed)
     if event.deadline.kind == "reset":
         return Decision(replace(state, attempts=0, deadline=None))
-    return _settle(state if c.rules.probed else replace(state, health="healthy"), c, by_probe=False)
+    if c.rules.probed and c.probing:
+        # It runs; whether it is well is for its probe to say.
+        return Decision(replace(state, deadline=_reset_deadline(state, c)))
+    return _settle(replace(state, health="healthy"), c, by_probe=False)
 
 
 def _settle(state: BotState, c: Context, *, by_probe: bool) -> Decision:
-    """A probed bot settles when its probe says so; time alone only says that it runs."""
+    """From now on this life is believed, and an outage is over."""
     assert state.started_at is not None
-    if c.rules.probed and not by_probe:
-        return Decision(replace(state, settled=not state.recovering, deadline=_reset_deadline(state, c)))
     effects: tuple[Effect, ...] = ()
     stats = state.recovery
     if state.recovering and state.outage_at is not None:

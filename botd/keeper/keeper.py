@@ -251,10 +251,13 @@ class Keeper:
         """Let a few starts be under way at a time, one step of one of them in a turn of the loop."""
         while self._queue and self._under_way < _STARTS_AHEAD:
             self._under_way += 1
-            self.loop.slow.append(self._start_next)
+            # Taken here and not in its turn: what is in the queue is what nobody has taken yet.
+            self.loop.slow.append(self._turn(self._queue.popleft()))
 
-    def _start_next(self) -> None:
-        key = self._queue.popleft()
+    def _turn(self, key: tuple[str, int]) -> Callable[[], None]:
+        return lambda: self._start_next(key)
+
+    def _start_next(self, key: tuple[str, int]) -> None:
         start = self._waiting.get(key)
         try:
             if start is not None:

@@ -93,7 +93,8 @@ class Recovery:
         if status is not None:
             return (status,)
         if not proc.send_signal_0(life.pidfd):
-            return (None,)  # reaped, and the kernel does not tell
+            # Reaped, perhaps between the questions above: only now is the kernel's answer its last one.
+            return (proc.exit_from_pidfd(life.pidfd),)
         # A zombie whose parent has not looked yet: its status appears when it does.
         now = monotonic()
         if now - self._since.setdefault(life.key, now) > _PATIENCE_S:

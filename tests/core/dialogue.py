@@ -14,14 +14,16 @@ POLICY = RestartPolicy(delay_s=1.0, max_delay_s=8.0, reset_after_s=60.0, max_att
 class Dialogue:
     """`say` an event and get the effects, history apart in `notes`. `chance` 0: no jitter."""
 
-    def __init__(self, policy=POLICY, rules=None, now=1000.0):
+    def __init__(self, policy=POLICY, rules=None, now=1000.0, probing=True):
         self.policy, self.rules, self.state, self.now = policy, rules or Rules(), BotState(), now
         self.chance = 0.0
         self.refusal = None
+        self.probing = probing
         self.notes = []
 
     def say(self, event):
-        decision = step(self.state, event, Context(self.now, self.chance, self.policy, self.rules, self.refusal))
+        context = Context(self.now, self.chance, self.policy, self.rules, self.refusal, self.probing)
+        decision = step(self.state, event, context)
         self.state = decision.state
         self.notes += [(effect.kind, effect.text) for effect in decision.effects if isinstance(effect, Note)]
         return [effect for effect in decision.effects if not isinstance(effect, Note)]

@@ -524,6 +524,20 @@ def test_the_probe_may_settle_a_life_before_its_time():
     assert d.last_note() == ("healthy", "200")
 
 
+def test_time_alone_makes_nobody_believe_in_a_bot_with_a_probe():
+    d = Dialogue(rules=Rules(probed=True)).come_up()
+    d.pass_time()
+    assert (d.state.phase, d.state.settled, d.state.health) == ("running", False, "unknown")
+    d.say(HealthReported(1, healthy=True))
+    assert (d.state.settled, d.state.health) == (True, "healthy")
+
+
+def test_where_no_probe_is_asked_time_is_believed():
+    d = Dialogue(rules=Rules(probed=True), probing=False).come_up()
+    d.pass_time()
+    assert (d.state.settled, d.state.health) == (True, "healthy")
+
+
 def test_time_does_not_forget_what_the_probe_said():
     d = Dialogue(rules=Rules(probed=True)).come_up()
     d.say(HealthReported(1, healthy=False, note="503"))

@@ -131,7 +131,7 @@ MUTANTS = [
         'attempts=0, recovering=recovering, reason="", automatic=False)',
         'attempts=0, recovering=recovering, reason="", automatic=True)',
     ),
-    lifecycle("a recovery is counted as soon as it runs", "    if c.rules.probed and not by_probe:", "    if False:"),
+    lifecycle("a recovery is counted as soon as it runs", "    if c.rules.probed and c.probing:", "    if False:"),
     lifecycle(
         "a failed recovery is not counted",
         "recovery.failed(state.recovery) if state.recovering and not state.settled else state.recovery",

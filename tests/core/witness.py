@@ -63,7 +63,7 @@ class Witness:
         self._out_of_date(before, event, decision, context)
         self._wishes(before, event, after, ended, context)
         self._lives(before, decision)
-        self._shape(after)
+        self._shape(after, context)
         self._row(before, event, after, ended, context)
         if after.phase == "backoff" and ended:
             self._wait(after, context)
@@ -115,7 +115,7 @@ class Witness:
                 assert effect.generation == after.generation and after.phase == "stopping"
 
     @staticmethod
-    def _shape(state):
+    def _shape(state, context):
         """What every state looks like: a deadline where one is needed, a reason where one is owed."""
         kind = state.deadline.kind if state.deadline else None
         match state.phase:
@@ -125,7 +125,8 @@ class Witness:
                 assert (state.wanted, kind) == (True, None)
             case "running":
                 assert state.wanted and state.started_at is not None and kind in ("settle", "reset", None)
-                assert kind == "settle" or state.settled or state.recovering, "nobody will ever believe in it"
+                believed = kind == "settle" or state.settled or context.rules.probed
+                assert believed, "nobody will ever believe in it"
                 assert kind is not None or state.attempts == 0, "its row of failures never ends"
             case "stopping":
                 assert kind == "kill"
