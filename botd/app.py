@@ -194,6 +194,7 @@ class Daemon:
             version=__version__,
             started_at=began,
             latencies=self._latencies,
+            executor=self._executor,
             warnings=self._warnings,
         )
         return Dispatcher(services, HANDLERS)
@@ -236,6 +237,11 @@ class Daemon:
             )
         if not self._keeper.connected:
             out.append({"text": "the keeper is away; bots run on", "remedy": f"see {self.paths.run}/keeper.log"})
+        if self._executor.strays:
+            names = ", ".join(f"{stray.id} (pid {stray.pid})" for stray in self._executor.strays[:3])
+            count = len(self._executor.strays)
+            text = f"{count} process{'' if count == 1 else 'es'} of bots that are on no record: {names}"
+            out.append({"text": text, "remedy": "restore the database, or end them with: botctl cleanup"})
         if self._engine.deferred:
             waiting = "1 event waits" if self._engine.deferred == 1 else f"{self._engine.deferred} events wait"
             text = f"{waiting} for the database, which cannot be written"

@@ -66,7 +66,7 @@ class ResourceManagement(Block):
     )  # fmt: skip
     memory_threshold: float = _key(
         80,
-        "share of the machine's memory in use from which starts are refused and the worst offenders relieved first",
+        "share of the machine's memory in use from which starts are refused",
         applies=AT_ONCE, unit="%", ge=1, le=100,
     )  # fmt: skip
     max_storage_per_user: int = _key(1024, "storage of one user", applies=RESERVED, unit="MiB", ge=1, le=1_073_741_824)

@@ -7,14 +7,14 @@ import logging
 import os
 import signal
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 from botd.contract.errors import BotdError
 from botd.contract.paths import Paths
 from botd.core import environment, restart
 from botd.core.bot import Exit
 from botd.core.effects import Acknowledge, Effect, Remove, Spawn, Terminate
-from botd.core.events import Event, Exited, Running, Spawned, SpawnFailed, SpawnRefused
+from botd.core.events import Adopted, Event, Exited, Running, Spawned, SpawnFailed, SpawnRefused
 from botd.core.fleet import Bot, Fleet
 from botd.core.settings import Settings
 from botd.keeper.client import KeeperClient, KeeperError, KeeperLost
@@ -25,6 +25,14 @@ from botd.system.clock import Clock
 log = logging.getLogger("botd.executor")
 
 Message = dict[str, Any]
+
+
+class Stray(NamedTuple):
+    """A life that runs and that no record knows."""
+
+    id: str
+    generation: int
+    pid: int
 
 
 class Executor:
@@ -52,6 +60,7 @@ class Executor:
         self._report = report
         self._prepared: set[str] = set()
         self._removals: set[asyncio.Task[None]] = set()
+        self.strays: list[Stray] = []
 
     # --- effects ------------------------------------------------------------------------------------
 
@@ -134,6 +143,16 @@ class Executor:
         except (BotdError, OSError) as error:
             log.warning("%s: its folders stay until the next clean-up: %s", bot_id, error)
 
+    def end_strays(self, grace_s: float = 10.0) -> list[Stray]:
+        """Ask every life without a record to end; those asked."""
+        asked = []
+        for stray in self.strays:
+            if stray.id not in self._fleet.bots:
+                self._keeper.stop(stray.id, stray.generation, signal.SIGTERM, grace_s)
+                asked.append(stray)
+        self.strays = []
+        return asked
+
     async def drain(self) -> None:
         """Wait for removals that were begun."""
         if self._removals:
@@ -173,7 +192,7 @@ class Executor:
                 if message.get("gen") is None:
                     log.warning("the keeper refused: %s", message.get("text"))
                     return None
-                return SpawnRefused(message["gen"], message["text"])
+                return SpawnRefused(message["gen"], message["text"], message.get("spent", 0))
             case "exited":
                 return self._exited(message)
             case "forgotten" | "pong":
@@ -213,10 +232,12 @@ class Executor:
     def reconcile(self, states: list[Message]) -> list[tuple[str, Event]]:
         """What the keeper knows against what we believe: the events that close the gap.
 
-        Lives that nobody should have are ended; asks that may have been lost are said again.
+        Asks that may have been lost are said again. What runs without a record (a lost or older database) is not
+        ended: it may be all that is left of somebody's bots.
         """
         events: list[tuple[str, Event]] = []
         known: set[str] = set()
+        self.strays = []
         for state in states:
             bot_id, generation = state["id"], state["gen"]
             bot = self._fleet.get(bot_id)
@@ -226,8 +247,13 @@ class Executor:
                 event = self._event(state["final"])
                 if event is not None:
                     events.append((bot_id, event))
-            elif bot is None or bot.state.generation != generation or bot.state.phase not in _WITH_LIFE:
-                log.warning("%s: life %d is nobody's and ends", bot_id, generation)
+            elif bot is None:
+                log.warning("%s: life %d (pid %d) is on no record", bot_id, generation, state["pid"])
+                self.strays.append(Stray(bot_id, generation, state["pid"]))
+            elif generation < bot.state.generation or (
+                generation == bot.state.generation and bot.state.phase not in _WITH_LIFE
+            ):
+                log.warning("%s: life %d is over on record and ends", bot_id, generation)
                 self._keeper.stop(bot_id, generation, signal.SIGKILL, 0.0)
             else:
                 known.add(bot_id)
@@ -240,6 +266,9 @@ class Executor:
     def _resumed(self, bot: Bot, state: Message) -> list[tuple[str, Event]]:
         generation = bot.state.generation
         events: list[tuple[str, Event]] = []
+        if state["gen"] > generation:
+            began = state.get("at", {}).get("boottime", self._clock.boottime())
+            return [(bot.id, Adopted(state["gen"], state["pid"], began))]
         if bot.state.phase == "starting" or (bot.state.phase == "stopping" and bot.state.pid is None):
             events.append((bot.id, Spawned(generation, state["pid"])))
             if state.get("running"):

@@ -28,6 +28,7 @@ WORDS = {
     "_running_while_stopping": "noted",
     "_spawn_failed": "→ backoff or failed",
     "_spawn_refused": "→ backoff (uncounted)",
+    "_adopted": "→ running or stopping",
     "_exited": "→ by policy",
     "_ended": "→ what was to follow",
     "_told_again": "acknowledged",

@@ -138,7 +138,12 @@ def status(invocation: Invocation, *, selectors: list[str], check: bool) -> int:
         from botctl.render.status import blocks
 
         blocks(invocation, items)
-    return Exit.NOT_RUNNING if check and not all(is_well(bot) for bot in items) else Exit.OK
+    missing = result.get("missing") or []
+    for bot_id in missing:
+        invocation.warn(f"there is no bot {bot_id}")
+    if check and not all(is_well(bot) for bot in items):
+        return Exit.NOT_RUNNING
+    return Exit.PARTIAL if missing else Exit.OK
 
 
 def is_well(bot: dict[str, Any]) -> bool:

@@ -40,7 +40,9 @@ def tell(terminal: Terminal, message: str, hint: str) -> None:
     for line in lines[1:]:
         terminal.line(f"  {clean(line)}")
     if hint:
-        terminal.line(f"  {terminal.paint('try:', DIM)} {clean(hint)}")
+        # "did you mean ...?" is a question already.
+        asks = hint.startswith("did you mean")
+        terminal.line(f"  {clean(hint)}" if asks else f"  {terminal.paint('try:', DIM)} {clean(hint)}")
 
 
 def report_bug(error: Exception, words: Sequence[str]) -> int:

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
         signal: str | None
         reason: str
         at: str
+        ran_s: float
 
     class BotView(TypedDict):
         id: str

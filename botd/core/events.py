@@ -55,10 +55,24 @@ class SpawnFailed:
 
 @dataclass(frozen=True, slots=True)
 class SpawnRefused:
-    """Nothing was started, and nothing is wrong with the bot: try again soon, uncounted."""
+    """Nothing was started, and nothing is wrong with the bot: try again soon, uncounted.
+
+    `spent`: the highest generation that the keeper has seen of this bot; it is above ours where an older database
+    was restored.
+    """
 
     generation: int
     reason: str
+    spent: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Adopted:
+    """The keeper has a life with a later number than ours: the record is older than what runs."""
+
+    generation: int
+    pid: int
+    started_at: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,6 +118,7 @@ Event = (
     | Running
     | SpawnFailed
     | SpawnRefused
+    | Adopted
     | Exited
     | DeadlinePassed
     | Condemned
@@ -120,6 +135,7 @@ EVENTS: tuple[type, ...] = (
     Running,
     SpawnFailed,
     SpawnRefused,
+    Adopted,
     Exited,
     DeadlinePassed,
     Condemned,

@@ -136,6 +136,17 @@ class Fleet:
             found.update(self._matching(clause, caller))
         return sorted(found)
 
+    def missing(self, selection: dict[str, Any], caller: str) -> list[str]:
+        """The full ids that a selection names one by one and that no bot has, in its order."""
+        named = []
+        for clause in selection.get("any", ()):
+            bot_id: str = clause.get("id", "*")
+            if len(clause) == 1 and not is_glob(bot_id):
+                full = bot_id if "/" in bot_id else f"{caller}/{bot_id}"
+                if full not in self.bots and full not in named:
+                    named.append(full)
+        return named
+
     def _matching(self, clause: dict[str, Any], caller: str) -> Iterable[str]:
         pattern: str | None = clause.get("id")
         if pattern is not None and "/" not in pattern:

@@ -41,6 +41,7 @@ from botd.core.effects import Acknowledge, Effect, Note, Remove, Spawn, Terminat
 from botd.core.events import (
     EVENTS,
     OF_A_LIFE,
+    Adopted,
     Condemned,
     DeadlinePassed,
     DeleteRequested,
@@ -216,12 +217,45 @@ def _spawn_refused(state: BotState, event: Event, c: Context) -> Decision:
     after = replace(
         state,
         phase="backoff",
+        generation=max(state.generation, event.spent),
         pid=None,
         since=c.now,
         deadline=Deadline("retry", c.now + restart.REFUSED_RETRY_S),
         reason=reason,
     )
     return Decision(after, (Note("refused", reason),))
+
+
+def _adopted(state: BotState, event: Event, c: Context) -> Decision:
+    """An older database was restored under a running fleet: what runs is true, what is wanted stands on record."""
+    assert isinstance(event, Adopted)
+    if event.generation <= state.generation:
+        raise IllegalEvent(f"life {event.generation} is not later than ours, {state.generation}")
+    removing = state.phase == "stopping" and state.then == "delete"
+    after = replace(
+        state,
+        phase="running",
+        generation=event.generation,
+        pid=event.pid,
+        since=c.now,
+        started_at=event.started_at,
+        settled=False,
+        health="unknown",
+        health_note="",
+        attempts=0,
+        recovering=False,
+        then="stop",
+        cause="",
+        deadline=Deadline("settle", _together(c.now + c.policy.settle_s)),
+        reason="",
+        outage_at=None,
+    )
+    note = Note("adopted", f"life {event.generation} was running already, pid {event.pid}")
+    if state.wanted:
+        return Decision(after, (note,))
+    ending = replace(after, then="delete" if removing else "stop", cause="request", reason="it is not wanted")
+    ended = _terminate(ending, c)
+    return Decision(ended.state, (note, *ended.effects))
 
 
 # --- a life that ends by itself -------------------------------------------------------------------
@@ -533,6 +567,7 @@ _ROWS: dict[type, tuple[Handler | None, ...]] = {
     Running:          (None,         _running,       None,          _running_while_stopping, None,         None),
     SpawnFailed:      (_told_again,  _spawn_failed,  None,          _ended,                  _told_again,  _told_again),
     SpawnRefused:     (None,         _spawn_refused, None,          _ended,                  None,         None),
+    Adopted:          (_adopted,     _adopted,       _adopted,      _adopted,                _adopted,     _adopted),
     Exited:           (_told_again,  _exited,        _exited,       _ended,                  _told_again,  _told_again),
     DeadlinePassed:   (None,         None,           _time_passed,  _kill,                   _retry,       None),
     Condemned:        (_same,        _same,          _condemn,      _same,                   _same,        _same),

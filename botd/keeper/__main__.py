@@ -16,57 +16,20 @@ if not __package__:
 import fcntl
 import gc
 import os
-import resource
-from time import gmtime, sleep, strftime
+from time import sleep
 
-from botd.keeper import lean, proc
-from botd.keeper.containment import Cages
-from botd.keeper.door import Door
-from botd.keeper.journal import Journal
+from botd.keeper import proc
 from botd.keeper.keeper import Keeper
-from botd.keeper.launch import LOCK_FD, subreaper
-from botd.keeper.life import Life
-from botd.keeper.loop import Loop
-from botd.keeper.nursery import Nursery
-from botd.keeper.output import Output
-from botd.keeper.respawn import Respawner
+from botd.keeper.launch import LOCK_FD
+from botd.keeper.log import Log
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
 USAGE, TAKEN = 2, 75
-_LOG_LIMIT = 256 * 1024
 _LOCK_WITHIN_S = 3.0
 _WITHOUT = ("cgroup_kill", "clone3", "nursery", "pidfd_info", "unique_inodes", "zombie_stat")
-
-
-class Log:
-    """The keeper's own few lines; the file never grows beyond twice its limit."""
-
-    def __init__(self, path: str) -> None:
-        self._path = path
-
-    def __call__(self, text: str) -> None:
-        line = f"{strftime('%Y-%m-%dT%H:%M:%SZ', gmtime())} keeper[{os.getpid()}] {text}\n"
-        try:
-            flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC
-            fd = os.open(self._path, flags, 0o600)
-            try:
-                os.write(fd, line.encode("utf-8", "backslashreplace"))
-                if os.fstat(fd).st_size > _LOG_LIMIT:
-                    os.rename(self._path, self._path + ".1")
-            finally:
-                os.close(fd)
-        except OSError:
-            return  # the disk is full: what cannot be written cannot be complained about either
-
-    def error(self, error: Exception) -> None:
-        place, trace = "", error.__traceback__
-        while trace is not None:
-            place = f"{trace.tb_frame.f_code.co_filename.rsplit('/', 1)[-1]}:{trace.tb_lineno}"
-            trace = trace.tb_next
-        self(f"unexpected at {place}: {type(error).__name__}: {error}")
 
 
 def main(argv: list[str]) -> int:
@@ -122,64 +85,19 @@ def _run(argv: list[str], listening: Callable[[], None]) -> int:
         return 1
     log = Log(os.path.join(run, "keeper.log"))
     try:
-        keeper = _build(home, run, containment, without, log)
+        keeper = Keeper(home, containment, without, log)
     except OSError as error:
         log(f"cannot start: {error}")
         print(f"botd-keeper cannot start: {error}", file=sys.stderr)
         return 1
-    log(f"started; containment {keeper.cages.kind}; {len(keeper.journal.open)} lives in the journal")
+    log(f"started; {keeper}")
     listening()
     gc.collect()
     # What exists now stays: the collector must not touch its pages again, they are shared with every child.
     gc.freeze()
-    keeper.loop.run()
-    keeper.door.close()
-    keeper.cages.close()
-    try:
-        os.unlink(os.path.join(run, "keeper.sock"))
-    except FileNotFoundError:
-        pass  # somebody tidied up before us
+    keeper.run()
     log("ended: no life is left")
     return 0
-
-
-def _build(home: str, run: str, containment: str, without: list[str], log: Log) -> Keeper:
-    lean.default_signals()
-    lean.ignore(13)
-    subreaper()
-    proc.Switches.pidfd_info = "pidfd_info" not in without and proc.probe_pidfd_info()
-    proc.Switches.unique_inodes = "unique_inodes" not in without and proc.probe_unique_inodes()
-    proc.Switches.zombie_stat = "zombie_stat" not in without
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    _raise_descriptors(hard)
-    loop = Loop(log.error)
-    known: dict[int, Life | None] = {}
-    cages = Cages(home, containment, known, without)
-    # As early as the containment is known: what the helper inherits it keeps.
-    nursery = Nursery(loop, known) if cages.clone_into and "nursery" not in without else None
-    journal = Journal(os.path.join(run, "keeper.journal"))
-    if journal.damaged:
-        log(f"{journal.damaged} damaged lines of the journal were skipped")
-    keeper = Keeper(loop, journal, cages, Output(loop, log), (soft, hard), known, log)
-    keeper.nursery = nursery
-    keeper.door = Door(loop, os.path.join(run, "keeper.sock"), keeper.on_message, keeper.on_lost, log)
-    keeper.respawner = Respawner(
-        loop,
-        os.path.join(run, "botd.log"),
-        known,
-        lambda: resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard)),
-        lambda: keeper.door.connected,
-        log,
-    )
-    wakeup, ring = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
-    lean.on_child_signal(ring)
-    loop.watch(wakeup, lambda: _rung(wakeup, keeper))
-    return keeper
-
-
-def _rung(wakeup: int, keeper: Keeper) -> None:
-    os.read(wakeup, 4096)
-    keeper.reap_strays()
 
 
 def _options(argv: list[str]) -> tuple[str, str, list[str]] | None:
@@ -232,18 +150,7 @@ def _held_by_the_dead(fd: int) -> bool:
     text = os.pread(fd, 32, 0).strip()
     if not text.isdigit():
         return True
-    fields = proc.stat(int(text))
-    return not fields or fields[0] in (b"Z", b"X")
-
-
-def _raise_descriptors(hard: int) -> None:
-    """Room for up to seven descriptors a life."""
-    for wanted in (1 << 19, hard):
-        try:
-            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, max(wanted, hard)))
-            return
-        except (OSError, ValueError):
-            continue  # only root may raise the hard limit
+    return proc.is_zombie(int(text))
 
 
 if __name__ == "__main__":

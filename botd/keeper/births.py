@@ -10,11 +10,10 @@ GO      journaled, and only then the child is released
 from __future__ import annotations
 
 import errno
-import fcntl
 import os
 from time import CLOCK_BOOTTIME, clock_gettime, time
 
-from botd.keeper import proc
+from botd.keeper import locks, proc
 from botd.keeper.crash import crash_point
 from botd.keeper.launch import Gate
 from botd.keeper.life import Life
@@ -42,20 +41,6 @@ def instant() -> dict[str, float]:
     return {"wall": time(), "boottime": clock_gettime(CLOCK_BOOTTIME)}
 
 
-def open_lock(path: str) -> int | None:
-    """A descriptor that holds the bot's lock; None when somebody else holds it. OSError when it cannot be opened."""
-    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
-    try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        os.close(fd)
-        return None
-    except OSError:
-        os.close(fd)
-        raise
-    return fd
-
-
 def conceive(start: Start, journal: Journal, cages: Cages) -> tuple[Life, int, int | None]:
     """Everything before the fork: (life, lock, cgroup to be born in); the two descriptors are the caller's to close.
 
@@ -67,7 +52,7 @@ def conceive(start: Start, journal: Journal, cages: Cages) -> tuple[Life, int, i
     crash_point("start-checked")
     life = Life(start.id, start.gen)
     try:
-        lock = open_lock(start.lock)
+        lock = locks.take(start.lock)
     except OSError as error:
         raise Failed("lock", error.errno, f"{start.lock}: {error.strerror}") from error
     if lock is None:

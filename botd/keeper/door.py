@@ -36,33 +36,37 @@ class Peer:
 
 
 class Door:
-    """Listens at `path`. `on_message(peer, message, fds)` is called for every message (and owns the descriptors);
-    `on_lost()` when botd's connection ended.
+    """Listens once it is opened, and knows what botd was told.
 
     Facts about lives are never queued: a life remembers how much botd was told (`Life.told`), and what is missing is
     sent when the socket takes it. What belongs to no life is queued, up to a bound.
     """
 
-    def __init__(
-        self,
-        loop: Loop,
-        path: str,
-        on_message: Callable[[Peer, Message, list[int]], None],
-        on_lost: Callable[[], None],
-        complain: Callable[[str], None],
-    ) -> None:
-        self._loop = loop
-        self._on_message, self._on_lost, self._complain = on_message, on_lost, complain
+    def __init__(self, loop: Loop, complain: Callable[[str], None]) -> None:
+        self._loop, self._complain = loop, complain
+        self._on_message: Callable[[Peer, Message, list[int]], None]
+        self._on_lost: Callable[[], None]
+        self._listener: Socket
         self._buffer = bytearray(wire.PACKET_LIMIT)
-        self._listener = wire.listener(path)
         self._strangers: list[Peer] = []
         self._botd: Peer | None = None
         self._behind: dict[tuple[str, int], Life] = {}
         self._notes: deque[Message] = deque()
         self._syncing = False
         self._waiting = False
-        loop.watch(self._listener.fileno(), self._accept)
-        loop.after_turn.append(self._flush)
+
+    def open(
+        self, path: str, on_message: Callable[[Peer, Message, list[int]], None], on_lost: Callable[[], None]
+    ) -> None:
+        """Listen at `path`.
+
+        `on_message(peer, message, fds)` is called for every message (and owns the descriptors), `on_lost()` when botd's
+        connection ended.
+        """
+        self._on_message, self._on_lost = on_message, on_lost
+        self._listener = wire.listener(path)
+        self._loop.watch(self._listener.fileno(), self._accept)
+        self._loop.after_turn.append(self._flush)
 
     @property
     def connected(self) -> bool:

@@ -8,7 +8,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-    from botd.keeper.containment import Cgroup, Tree
+    from botd.keeper.cage import Cage
     from botd.keeper.logs import Source
     from botd.keeper.wire import Message
 
@@ -24,8 +24,8 @@ class Life:
     """
 
     __slots__ = (
-        "cage", "child", "error_fd", "facts", "final", "gen", "id", "kill_at", "killed", "pid", "pidfd", "report",
-        "running", "sources", "status", "stop_signal", "told", "unrecorded",
+        "cage", "child", "complained", "error_fd", "facts", "final", "gen", "id", "kill_at", "killed", "pid", "pidfd",
+        "report", "running", "sources", "status", "stop_signal", "told", "unrecorded",
     )  # fmt: skip
 
     def __init__(self, life_id: str, gen: int) -> None:
@@ -35,14 +35,14 @@ class Life:
         self.child = True
         self.running = False
         self.report = b""
-        self.cage: Cgroup | Tree | None = None
+        self.cage: Cage | None = None
         self.sources: list[Source] = []
         self.stop_signal: int | None = None
         self.kill_at: float | None = None
         self.killed = 0
         self.status: int | None = None
         self.final: Message | None = None
-        self.unrecorded = False
+        self.unrecorded = self.complained = False
         self.told = NOTHING
 
     @property

@@ -15,7 +15,7 @@ import os
 from time import monotonic
 
 from botd.keeper import wire
-from botd.keeper.launch import LOCK_FD, Command, Gate, Pipes, child, fork_into
+from botd.keeper.launch import LOCK_FD, Command, Gate, Pipes, child, clone
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 
 _REQUEST_LIMIT = 128 * 1024
 _AGAIN_S = 1.0
+_FDS = 5
+"""wait, report, stdout, stderr and lock travel with every request; a cgroup may follow."""
 
 
 class Nursery:
@@ -47,8 +49,11 @@ class Nursery:
         self._opened = 0.0
         self._open()
 
-    def ask(self, command: Command, lock: int, cgroup: int, born: Born) -> bool:
-        """Have a child born in `cgroup` that holds `lock`; `born` is called with its gate, or with why there is none.
+    def ask(self, command: Command, lock: int, cgroup: int | None, born: Born) -> bool:
+        """Have a child born that holds `lock`; `born` is called with its gate, or with why there is none.
+
+        `cgroup` (a directory descriptor) is where it is born, None for the keeper's own. Until `born` is called it is a
+        child of the keeper that `known` does not name; it waits at its gate, in the keeper's session.
 
         False when this request has to be done without the nursery (then nothing was begun). OSError when there are no
         descriptors for the pipes.
@@ -57,14 +62,13 @@ class Nursery:
             self._open()
         if self._sock is None:
             return False
-        request = marshal.dumps(
-            (command.argv, command.env, command.cwd, command.uid, command.gid, command.nofile, command.subreaper)
-        )
+        request = marshal.dumps([getattr(command, name) for name in Command.__slots__])
         if len(request) > _REQUEST_LIMIT:
             return False
         pipes = Pipes(command.uid)
         try:
-            wire.send_bytes(self._sock, request, (*pipes.theirs(), lock, cgroup))
+            birthplace = () if cgroup is None else (cgroup,)
+            wire.send_bytes(self._sock, request, (*pipes.theirs(), lock, *birthplace))
         except OSError:
             pipes.close()
             return False
@@ -103,6 +107,7 @@ class Nursery:
             return
         # A child whose pidfd did not fit in finds its gate closed.
         pipes.close()
+        number = number or errno.EMFILE
         born(OSError(number, os.strerror(number)))
 
     def _lost(self) -> None:
@@ -128,7 +133,7 @@ def _serve(sock: Socket) -> NoReturn:
         os.dup2(fd, 63)
         # Nothing of the keeper's stays: neither its lock nor its journal, nor what a killed one would have to wait for.
         os.closerange(LOCK_FD, 63)
-        os.closerange(64, 1 << 16)
+        os.closerange(64, 1 << 20)
         null = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)
         for low in range(LOCK_FD + 1):
             if low != null:
@@ -151,14 +156,14 @@ def _serve(sock: Socket) -> NoReturn:
 
 def _deliver(data: bytes, fds: list[int]) -> tuple[tuple[int, int], list[int]]:
     """((pid, errno), [pidfd]) of a new child."""
-    argv, env, cwd, uid, gid, nofile, subreaper = marshal.loads(data)
-    if len(fds) != 6:
+    command = Command.__new__(Command)
+    for name, value in zip(Command.__slots__, marshal.loads(data), strict=True):
+        setattr(command, name, value)
+    if len(fds) not in (_FDS, _FDS + 1):
         return (-1, errno.EMFILE), []
-    command = Command(argv, env, cwd, uid, gid, nofile)
-    command.subreaper = subreaper
-    wait, report, out, err, lock, cgroup = fds
+    wait, report, out, err, lock = fds[:_FDS]
     try:
-        pid, pidfd = fork_into(cgroup, of_parent=True)
+        pid, pidfd = clone(fds[_FDS] if len(fds) > _FDS else None, of_parent=True)
     except OSError as error:
         return (-1, error.errno or 0), []
     if pid == 0:

@@ -51,6 +51,11 @@ class Output:
             if sink is not None:
                 sink.max_bytes, sink.keep = max_bytes, keep
 
+    def spare(self) -> None:
+        """Give descriptors back when they are short: a file is opened again by its next byte."""
+        for sink in self._sinks.values():
+            sink.close()
+
     def finish(self, source: Source) -> None:
         """Nothing more will be written: move what is left and close the pipe (later, when the disk is full)."""
         source.final = True
@@ -134,9 +139,7 @@ class Output:
             self._stuck.add(key)
             self._complain(f"output of {sink.folder}/{sink.name}.log waits: {cause}")
         if getattr(cause, "errno", None) in (errno.EMFILE, errno.ENFILE):
-            # Descriptors are short: those that are not written to now can be opened again later.
-            for other in self._sinks.values():
-                other.close()
+            self.spare()
         self._loop.after(RETRY_S, lambda: self._retry(sink))
 
     def _retry(self, sink: Sink) -> None:

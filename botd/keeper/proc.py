@@ -6,6 +6,7 @@ goes through a pidfd.
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 from sys import byteorder
@@ -21,6 +22,12 @@ _INFO_EXIT = 1 << 3
 _INFO_BYTES = 64
 _INFO_STATUS = slice(60, 64)
 _CAP_SYS_PTRACE = 1 << 19
+
+SHORT = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
+"""Errors that say nothing about the process that was looked at: there is no room to look."""
+
+DEAD = (b"Z", b"X")
+"""States of a process that has ended."""
 
 
 class Switches:
@@ -51,6 +58,12 @@ def stat(pid: int) -> list[bytes] | None:
     return data[data.rindex(b")") + 2 :].split()
 
 
+def is_zombie(pid: int) -> bool:
+    """Whether a process has ended (it waits to be reaped, or is gone already)."""
+    fields = stat(pid)
+    return not fields or fields[0] in DEAD
+
+
 def pidfd_inode(pidfd: int) -> int:
     return os.fstat(pidfd).st_ino
 
@@ -64,10 +77,15 @@ def pidfd_pid(pidfd: int) -> int:
 
 
 def reopen(pid: int, ticks: int, inode: int) -> int | None:
-    """A pidfd of exactly the process that was recorded; None when it is gone or its number was given to another."""
+    """A pidfd of exactly the process that was recorded; None when it is gone or its number was given to another.
+
+    OSError when it cannot be looked at (descriptors are short).
+    """
     try:
         pidfd = os.pidfd_open(pid)
-    except OSError:
+    except OSError as error:
+        if error.errno in SHORT:
+            raise
         return None
     # Read after the open: while the pidfd is held, a process with these marks is the one it refers to.
     same = start_ticks(pid) == ticks and send_signal_0(pidfd)
@@ -180,7 +198,7 @@ def pids() -> Iterable[int]:
 def pipe_fds(pid: int, inodes: Iterable[int]) -> dict[int, int]:
     """Which of the pipes (by inode) a process may write to: inode -> descriptor number in that process.
 
-    Writers only: botd and the keeper hold read ends of every bot's pipes.
+    Writers only: botd and the keeper hold read ends of every bot's pipes. OSError only when descriptors are short.
     """
     wanted = {f"pipe:[{inode}]": inode for inode in inodes}
     found: dict[int, int] = {}
@@ -194,8 +212,10 @@ def pipe_fds(pid: int, inodes: Iterable[int]) -> dict[int, int]:
                     found[inode] = int(name)
             except OSError:
                 continue  # closed meanwhile
-    except OSError:
-        return found  # gone, or another user's
+    except OSError as error:
+        if error.errno in SHORT:
+            raise
+        # Gone, or another user's.
     return found
 
 

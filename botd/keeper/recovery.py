@@ -3,55 +3,75 @@
 from __future__ import annotations
 
 import os
-from time import monotonic
 
 from botd.keeper import proc
 from botd.keeper.lean import send_signal
 from botd.keeper.life import Life
-from botd.keeper.loop import ENDED
 from botd.keeper.request import Invalid, life_of, log_of
 from botd.keeper.wire import close_all
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from botd.keeper.journal import Record
-    from botd.keeper.keeper import Keeper
+    from collections.abc import Callable
+
+    from botd.keeper.containment import Cages
+    from botd.keeper.door import Door
+    from botd.keeper.ends import Ends
+    from botd.keeper.journal import Journal, Record
+    from botd.keeper.lives import Lives
+    from botd.keeper.loop import Loop
+    from botd.keeper.output import Output
+    from botd.keeper.remains import Remains
     from botd.keeper.wire import Message
 
+_ALONE_AFTER_S = 1.0
 _PATIENCE_S = 2.0
-_LOOK_AGAIN_S = 0.02
+_LOOK_AGAIN_S = 1.0
 
 
 class Recovery:
     """The lives of a former keeper. Those that botd holds descriptors of are adopted; the others are found in /proc."""
 
-    def __init__(self, keeper: Keeper, boot: str) -> None:
-        self._keeper = keeper
-        self._boot = boot
-        self._lost: dict[tuple[str, int], Record] = dict(keeper.journal.open)
-        self._since: dict[tuple[str, int], float] = {}
-        self._waited = self._tidied = False
-        for key, what in keeper.journal.ended.items():
+    def __init__(
+        self,
+        loop: Loop,
+        lives: Lives,
+        journal: Journal,
+        cages: Cages,
+        output: Output,
+        ends: Ends,
+        remains: Remains,
+        door: Door,
+        boot: str,
+        complain: Callable[[str], None],
+    ) -> None:
+        self._loop, self._lives, self._journal, self._cages = loop, lives, journal, cages
+        self._output, self._ends, self._remains, self._door = output, ends, remains, door
+        self._boot, self._complain = boot, complain
+        self._lost: dict[tuple[str, int], Record] = dict(journal.open)
+        self._waited = self._tidied = self._short = False
+        for key, what in journal.ended.items():
             life = Life(*key)
             life.final = what
-            keeper.lives[key] = life
+            lives.add(life)
+        loop.after(_ALONE_AFTER_S, self._alone)
 
     def adopt(self, message: Message, fds: list[int]) -> None:
         """A life that botd holds descriptors of ("fds" names them: pidfd, out, err); this method owns them."""
         try:
             key = life_of(message)
             held = _named(message, fds)
-            if key in self._keeper.lives:
+            if key in self._lives:
                 close_all(fds)
                 return
             record = self._lost.get(key)
             if record is None:
-                if key[1] <= self._keeper.journal.spent.get(key[0], -1):
+                if key[1] <= self._journal.spent.get(key[0], -1):
                     close_all(fds)  # ended and acknowledged
                     return
                 record = _from_botd(message)
-                self._keeper.journal.write("START", *key, boot=self._boot, **record)
-                self._keeper.journal.write("GO", *key)
+                self._journal.write("START", *key, boot=self._boot, **record)
+                self._journal.write("GO", *key)
                 record["go"] = True
             _verify(record, held)
             if not record.get("go"):
@@ -60,63 +80,60 @@ class Recovery:
         except (Invalid, OSError, ValueError, KeyError, TypeError) as error:
             close_all(fds)
             raise Invalid(f"adopt: {error}") from error
-        self._lost.pop(key, None)
         self._live(key, record, held.pop("pidfd"), held)
+        self._lost.pop(key, None)
 
     def finish(self) -> None:
         """botd has handed over what it holds: the rest is found, or gone."""
+        later: dict[tuple[str, int], Record] = {}
         while self._lost:
             key, record = self._lost.popitem()
             try:
                 self._find(key, record)
             except (OSError, KeyError, TypeError, ValueError) as error:
-                self._keeper.complain(f"{key[0]}: not found again: {error}")
+                if isinstance(error, OSError) and error.errno in proc.SHORT:
+                    later[key] = record
+                    continue
+                self._complain(f"{key[0]}: not found again: {error}")
                 self._gone(key, record)
-        if not self._tidied:
+        if later:
+            # They live as well without a keeper, and their locks keep a second life away.
+            self._put_off(later)
+        elif not self._tidied:
             self._tidied = True
             self._tidy()
 
-    def alone(self) -> None:
+    def _put_off(self, later: dict[tuple[str, int], Record]) -> None:
+        if not self._short:
+            self._short = True
+            self._complain(f"descriptors are short: {len(later)} lives are looked for again until there are some")
+        self._lost = later
+        self._loop.after(_LOOK_AGAIN_S, self._look_again)
+
+    def _look_again(self) -> None:
+        before = set(self._lost)
+        self.finish()
+        for key in before.difference(self._lost):
+            life = self._lives.get(key)
+            if life is not None:
+                self._door.publish(life)
+
+    def _alone(self) -> None:
         """Called after a while: when no botd came, or one that hands nothing over, the pipes must flow all the same."""
-        if not self._tidied and self._keeper.door.connected and not self._waited:
+        if not self._tidied and self._door.connected and not self._waited:
             self._waited = True
-            self._keeper.loop.after(_PATIENCE_S, self.alone)
+            self._loop.after(_PATIENCE_S, self._alone)
             return
         self.finish()
 
-    def status_of(self, life: Life) -> tuple[int | None] | None:
-        """(raw wait status,) of an ended life that is no child, (None,) when it cannot be known; None: look later."""
-        ticks = life.facts["start_ticks"]
-        status = proc.exit_from_zombie(life.pid, ticks) if proc.send_signal_0(life.pidfd) else None
-        if status is None:
-            status = proc.exit_from_pidfd(life.pidfd)
-        if status is not None:
-            return (status,)
-        if not proc.send_signal_0(life.pidfd):
-            # Reaped, perhaps between the questions above: only now is the kernel's answer its last one.
-            return (proc.exit_from_pidfd(life.pidfd),)
-        # A zombie whose parent has not looked yet: its status appears when it does.
-        now = monotonic()
-        if now - self._since.setdefault(life.key, now) > _PATIENCE_S:
-            return (None,)
-        self._keeper.loop.change(life.pidfd, ENDED)
-        self._keeper.loop.after(_LOOK_AGAIN_S, lambda: self._look_again(life))
-        return None
-
-    def _look_again(self, life: Life) -> None:
-        if life.live and life.status is None:
-            self._keeper.on_exit(life)
-
     def _tidy(self) -> None:
         """Kill what lives in cgroups of this home that belong to no life: neither the journal nor botd knows it."""
-        keeper = self._keeper
-        wanted = {str(life.facts.get("cgroup")) for life in keeper.lives.values()}
-        for life_id, cage in keeper.cages.leftovers(wanted):
+        wanted = {str(life.facts.get("cgroup")) for life in self._lives}
+        for life_id, cage in self._cages.leftovers(wanted):
             found = cage.kill(-1)
             if found:
-                keeper.complain(f"{found} processes of a forgotten life of {life_id} were killed")
-            if not cage.remove():
-                keeper.remains.setdefault(life_id, []).append(cage)
+                self._complain(f"{found} processes of a forgotten life of {life_id} were killed")
+            self._remains.bury(life_id, cage)
 
     def _find(self, key: tuple[str, int], record: Record) -> None:
         pid, ticks, inode = record["pid"], record["start_ticks"], record["pidfd_inode"]
@@ -133,40 +150,56 @@ class Recovery:
             os.close(pidfd)
             self._gone(key, record)
             return
-        cage = self._keeper.cages.former(record.get("cgroup"), list)
+        cage = self._cages.former(record.get("cgroup"), list)
         pipes: dict[int, int] = {}
-        for member in cage.members(pid):
-            for pipe, number in proc.pipe_fds(member, (record["out"], record["err"])).items():
-                if pipe not in pipes:
-                    pipes[pipe] = os.open(f"/proc/{member}/fd/{number}", os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        try:
+            for member in cage.members(pid):
+                for pipe, number in proc.pipe_fds(member, (record["out"], record["err"])).items():
+                    if pipe not in pipes:
+                        flags = os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC
+                        pipes[pipe] = os.open(f"/proc/{member}/fd/{number}", flags)
+        except OSError:
+            close_all((pidfd, *pipes.values()))
+            raise
         held = {name: pipes[record[name]] for name in ("out", "err") if record[name] in pipes}
         self._live(key, record, pidfd, held)
 
     def _live(self, key: tuple[str, int], record: Record, pidfd: int, pipes: dict[str, int]) -> None:
-        keeper = self._keeper
-        life = Life(*key)
-        life.facts = {name: record[name] for name in _FACTS if name in record}
-        life.child, life.running = False, True
-        life.pid, life.pidfd = record["pid"], pidfd
-        life.cage = keeper.cages.former(record.get("cgroup"), life.marks)
+        """Take a life over. This method owns the descriptors, also when it raises OSError."""
+        life = self._life(key, record)
+        life.running = True
+        life.pidfd = pidfd
+        life.cage = self._cages.former(record.get("cgroup"), life.marks)
         folder, max_bytes, keep = log_of(record["log"])
-        for name, fd in pipes.items():
-            os.set_blocking(fd, False)
-            life.sources.append(keeper.output.attach(fd, folder, name, max_bytes, keep))
-        keeper.enter(life)
+        try:
+            for name in list(pipes):
+                os.set_blocking(pipes[name], False)
+                life.sources.append(self._output.attach(pipes[name], folder, name, max_bytes, keep))
+                del pipes[name]
+        except OSError:
+            for source in life.sources:
+                self._output.finish(source)
+            close_all((pidfd, *pipes.values()))
+            raise
+        self._ends.follow(life)
 
     def _gone(self, key: tuple[str, int], record: Record) -> None:
         """It ended while no keeper looked. Never released: it never lived. Otherwise its status is unknown."""
-        keeper = self._keeper
+        life = self._life(key, record)
+        if record.get("boot") == self._boot:
+            life.cage = self._cages.former(record.get("cgroup"), life.marks)
+        self._lives.add(life)
+        if not record.get("go"):
+            life.report = b"gate 0 the keeper was killed before this generation was released"
+        self._ends.conclude(life, None)
+
+    def _life(self, key: tuple[str, int], record: Record) -> Life:
+        """A life that is no child of this keeper."""
         life = Life(*key)
         life.child = False
         life.pid = record["pid"]
         life.facts = {name: record[name] for name in _FACTS if name in record}
-        life.cage = keeper.cages.former(record.get("cgroup"), life.marks) if record.get("boot") == self._boot else None
-        keeper.lives[key] = life
-        if not record.get("go"):
-            life.report = b"gate 0 the keeper was killed before this generation was released"
-        keeper.ended(life, None)
+        return life
 
 
 _DESCRIPTORS = ("pidfd", "out", "err")

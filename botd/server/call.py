@@ -49,6 +49,11 @@ class Call:
             raise nothing_matches(describe(selection), len(fleet))
         return found
 
+    def missing(self) -> list[str]:
+        """The ids that `select` names one by one and that no bot has: each gets a verdict of its own."""
+        given = self.params.get("select")
+        return [] if given is None else self.services.fleet.missing(check(given), self.caller.user)
+
     def progress(self, done: int, total: int, item: dict[str, Any]) -> None:
         if self.params.get("progress"):
             self.channel.notify("progress", {"call": self.id, "done": done, "total": total, "item": item})

@@ -16,6 +16,7 @@ from botd.core.settings import Settings
 from botd.state.store import StoredEvent
 
 if TYPE_CHECKING:
+    from botd.executor import Executor
     from botd.state.store import Store
     from botd.system.clock import Clock
     from botd.system.machine import Machine
@@ -84,6 +85,7 @@ class Services:
     version: str
     started_at: float
     latencies: Latencies
+    executor: Executor
     warnings: Callable[[], list[dict[str, str]]] = field(default=list)
 
     @property

@@ -11,7 +11,7 @@ from botd.contract.views import listing
 from botd.core.events import DeleteRequested, Event, RestartRequested, StartRequested, StopRequested
 from botd.core.fleet import Bot
 from botd.core.goals import Goal, Outcome
-from botd.server.call import Call
+from botd.server.call import Call, nothing_matches
 
 Verb = Literal["start", "stop", "restart", "delete", "recover"]
 
@@ -65,6 +65,12 @@ def refused(bot_id: str, bot: Bot | None, error: BotdError) -> dict[str, Any]:
     out = verdict(bot_id, bot, ok=False, changed=False, result=error.kind.replace("_", " "), reason=error.message)
     out["error"] = {"kind": error.kind, "message": error.message, "hint": error.hint, "exit": error.exit}
     return out
+
+
+def refuse_missing(call: Call) -> list[dict[str, Any]]:
+    """Verdicts for named bots that do not exist, beside those that do: a typo must not pass unseen."""
+    in_all = len(call.services.fleet)
+    return [refused(bot_id, None, nothing_matches(bot_id, in_all)) for bot_id in call.missing()]
 
 
 def settled(call: Call, bot_id: str, outcome: Outcome, done: str) -> dict[str, Any]:

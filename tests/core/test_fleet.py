@@ -232,3 +232,10 @@ def test_deadlines_behave_like_a_search_through_all_bots(steps):
                 fleet.add(bot(f"a/{n}"))
                 model[f"a/{n}"] = None
         assert fleet.next_deadline() == min((at for at in model.values() if at is not None), default=None)
+
+
+def test_ids_that_are_named_and_missing_are_told_one_by_one():
+    fleet = Fleet()
+    selection = {"any": [{"id": "shop"}, {"id": "bob/*"}, {"user": "eve"}, {"id": "bob/x"}, {"id": "alice/shop"}]}
+    assert fleet.missing(selection, "alice") == ["alice/shop", "bob/x"]
+    assert fleet.missing({"all": True}, "alice") == []

@@ -11,6 +11,7 @@ from botd.core.effects import Acknowledge, Remove, Spawn, Terminate
 from botd.core.events import (
     EVENTS,
     OF_A_LIFE,
+    Adopted,
     Condemned,
     DeadlinePassed,
     DeleteRequested,
@@ -46,6 +47,7 @@ Spawned          | !               | starting                  | !              
 Running          | !               | running                   | !                         | stopping>stop         | !               | !
 SpawnFailed      | = ack1          | backoff ack1              | !                         | stopped ack1          | = ack1          | = ack1
 SpawnRefused     | !               | backoff                   | !                         | stopped               | !               | !
+Adopted          | stopping>stop term2/10 | running            | running                   | stopping>stop term2/10 | running        | running
 Exited           | = ack1          | backoff ack1              | backoff ack1              | stopped ack1          | = ack1          | = ack1
 DeadlinePassed   | !               | !                         | running                   | stopping>stop kill1/0 | starting spawn2 | !
 Condemned        | =               | =                         | stopping>retry term1/10   | =                     | =               | =
@@ -62,11 +64,41 @@ EXAMPLES = {
     Running: Running(1),
     SpawnFailed: SpawnFailed(1, "out of memory", permanent=False),
     SpawnRefused: SpawnRefused(1, "its lock is held"),
+    Adopted: Adopted(2, 88, 900.0),
     Exited: Exited(1, Exit(3, None, at_wall=1.0, ran_s=1.0)),
     Condemned: Condemned(1, "memory", "too big"),
     HealthReported: HealthReported(1, healthy=True),
     Rebooted: Rebooted(),
 }
+
+
+def test_a_life_that_the_record_does_not_know_yet_is_taken_over():
+    d = Dialogue().come_up().crash()
+    d.say(Adopted(7, 88, d.now - 50.0))
+    assert (d.state.phase, d.state.generation, d.state.pid) == ("running", 7, 88)
+    assert d.state.started_at == d.now - 50.0
+    d.pass_time()
+    assert (d.state.settled, d.state.health) == (True, "healthy")
+    assert d.exit(generation=7) == [Acknowledge(7)]
+
+
+def test_a_life_that_is_to_be_deleted_is_taken_over_only_to_end():
+    d = in_phase("running")
+    d.say(DeleteRequested())
+    assert d.say(Adopted(5, 88, d.now)) == [Terminate(5, "SIGTERM", 10.0)]
+    assert d.exit(0, generation=5) == [Acknowledge(5), Remove()]
+
+
+def test_a_life_is_not_adopted_in_place_of_a_later_one():
+    d = in_phase("running")
+    with pytest.raises(IllegalEvent, match="is not later than ours"):
+        d.say(Adopted(1, 88, d.now))
+
+
+def test_generations_that_the_keeper_has_seen_are_passed_over():
+    d = in_phase("starting")
+    d.say(SpawnRefused(1, "generation 1 was used already", spent=9))
+    assert d.pass_time() == [Spawn(10)]
 
 
 def in_phase(phase, **how):

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 from botd.core.bot import BotState, Exit, Probe, Spec
 from botd.core.effects import Acknowledge, Note, Remove, Spawn, Terminate
 from botd.core.events import (
+    Adopted,
     Condemned,
     DeadlinePassed,
     DeleteRequested,
@@ -93,8 +94,15 @@ class World:
 
     @staticmethod
     def everything():
-        """Each (phase, event) that the table allows: what enough walks must have come to."""
-        return {(phase, event.__name__) for (phase, event), handler in TABLE.items() if handler is not None}
+        """Each (phase, event) that the table allows: what enough walks must have come to.
+
+        But for Adopted, which takes somebody who puts an older database under a running fleet.
+        """
+        return {
+            (phase, event.__name__)
+            for (phase, event), handler in TABLE.items()
+            if handler is not None and event is not Adopted
+        }
 
     # --- the engine's part ------------------------------------------------------------------------
 

@@ -15,8 +15,9 @@ from botd.core.fleet import Bot
 from botd.core.goals import Outcome
 from botd.server.call import Call, nothing_matches
 from botd.server.dispatch import Handler
-from botd.server.verdicts import report, settled
+from botd.server.verdicts import refuse_missing, report, settled
 from botd.server.views import Views, check_fields, event_view, exit_view
+from botd.state.store import StoredEvent
 
 
 def list_(call: Call) -> dict[str, Any]:
@@ -31,7 +32,7 @@ def list_(call: Call) -> dict[str, Any]:
 
 
 def status(call: Call) -> dict[str, Any]:
-    return listing(Views(call.services).bots(call.bots()))
+    return listing(Views(call.services).bots(call.bots()), missing=call.missing())
 
 
 def health(call: Call) -> dict[str, Any]:
@@ -78,10 +79,16 @@ def explain(call: Call) -> dict[str, Any]:
         phase=bot.state.phase,
         verdict=explanation.verdict(bot.spec, bot.state, views.now),
         advice=explanation.advice(bot.spec, bot.state),
-        events=[event_view(event) for event in services.store.events([bot.id], None, 200)],
+        events=[event_view(event) for event in _own_history(services.store.events([bot.id], None, 200))],
         bot=views.bot(bot),
         recovery=recovery.view(bot.state.recovery),
     )
+
+
+def _own_history(events: list[StoredEvent]) -> list[StoredEvent]:
+    """From its creation on: an id may have belonged to another bot before."""
+    made = max((i for i, event in enumerate(events) if event.kind == "created"), default=0)
+    return events[made:]
 
 
 def _one(call: Call, bot_id: str) -> Bot:
@@ -96,7 +103,7 @@ def _one(call: Call, bot_id: str) -> Bot:
 
 async def wait(call: Call) -> dict[str, Any]:
     began = call.services.clock.boottime()
-    bots = call.bots()
+    bots, missing = call.bots(), refuse_missing(call)
     out: dict[str, dict[str, Any]] = {}
 
     def tell(bot_id: str, outcome: Outcome) -> None:
@@ -107,7 +114,7 @@ async def wait(call: Call) -> dict[str, Any]:
     since = {bot.id: bot.state.generation for bot in bots}
     watch = call.services.engine.watch(call.params["for"], since, tell)
     await watch.wait(call.params["timeout_s"])
-    return report(call, [out[bot.id] for bot in bots], began)
+    return report(call, [*(out[bot.id] for bot in bots), *missing], began)
 
 
 def top_of(bots: list[Bot], views: Views, key: str, count: int = 10) -> list[dict[str, Any]]:

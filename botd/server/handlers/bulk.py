@@ -10,13 +10,13 @@ from botd.core import bulk
 from botd.core.fleet import Bot
 from botd.server.call import Call
 from botd.server.dispatch import Handler
-from botd.server.verdicts import act, report, verdict
+from botd.server.verdicts import act, refuse_missing, report, verdict
 
 
 async def run(call: Call) -> dict[str, Any]:
     began = call.services.clock.boottime()
     params = call.params
-    bots = {bot.id: bot for bot in call.bots()}
+    bots, missing = {bot.id: bot for bot in call.bots()}, refuse_missing(call)
     # Progress is told for the whole bulk, not once more for the one bot of each act.
     each = replace(call, params={**params, "progress": False})
     slots = asyncio.Semaphore(params["parallel"])
@@ -38,7 +38,7 @@ async def run(call: Call) -> dict[str, Any]:
 
     for batch in bulk.batches(list(bots), params["batch"]):
         await asyncio.gather(*(one(bots[bot_id]) for bot_id in batch))
-    return report(call, [out[bot_id] for bot_id in bots], began)
+    return report(call, [*(out[bot_id] for bot_id in bots), *missing], began)
 
 
 def _skipped(call: Call, bot_id: str, failures: int) -> dict[str, Any]:

@@ -86,6 +86,24 @@ def performance(call: Call) -> dict[str, Any]:
     )
 
 
+def _strays(call: Call) -> list[dict[str, Any]]:
+    """Processes without a record: what is left of bots whose database was lost."""
+    return [
+        {
+            "path": f"process {stray.pid}",
+            "pid": stray.pid,
+            "id": stray.id,
+            "kind": "stray",
+            "bytes": 0,
+            "reason": "it runs and no record knows its bot",
+            "action": "would remove",
+            "data": True,
+        }
+        for stray in call.services.executor.strays
+        if stray.id not in call.services.fleet.bots
+    ]
+
+
 async def cleanup(call: Call) -> dict[str, Any]:
     """A dry run is exactly the plan; otherwise everything is looked at again in the moment of its removal."""
     services, dry = call.services, call.params["dry_run"]
@@ -99,15 +117,20 @@ async def cleanup(call: Call) -> dict[str, Any]:
         services.settings.cleaning,
         keep_logs=services.settings.output.keep,
     )
+    strays = _strays(call)
     if dry:
         shown = [cleaning.view(item) | {"action": "would remove" if item.remove else "kept"} for item in items]
     else:
         shown = await asyncio.to_thread(cleaning.apply, services.paths, items, lambda bot_id: bot_id in fleet.bots)
         freed = sum(item["bytes"] for item in shown if item["action"] == "removed")
         count = sum(item["action"] == "removed" for item in shown)
+        ended = {stray.pid for stray in services.executor.end_strays()}
+        strays = [item | {"action": "removed"} for item in strays if item["pid"] in ended]
+        count += len(strays)
         if count:
             services.engine.note(None, "cleanup", f"removed {count} things, {freed} bytes")
     freed = sum(item["bytes"] for item in shown if item["action"] in ("removed", "would remove"))
+    shown += strays
     return listing(shown, freed_bytes=freed, dry_run=dry)
 
 

@@ -10,14 +10,15 @@ from botd.core.bot import NewBot, Spec
 from botd.core.fleet import Bot
 from botd.server.call import Call
 from botd.server.dispatch import Handler
-from botd.server.verdicts import Verb, act, report, verdict
+from botd.server.verdicts import Verb, act, refuse_missing, report, verdict
 
 
 def _verb(verb: Verb) -> Handler:
     async def handle(call: Call) -> dict[str, Any]:
         began = call.services.clock.boottime()
         params = call.params
-        items = await act(call, verb, call.bots(), wait=params["wait"], timeout_s=params["timeout_s"])
+        bots, missing = call.bots(), refuse_missing(call)
+        items = [*await act(call, verb, bots, wait=params["wait"], timeout_s=params["timeout_s"]), *missing]
         return report(call, items, began)
 
     return handle
@@ -26,11 +27,11 @@ def _verb(verb: Verb) -> Handler:
 async def recover(call: Call) -> dict[str, Any]:
     """Without a selection: every bot that is down against its owner's wish, which may be none."""
     began = call.services.clock.boottime()
-    bots = call.bots(every_by_default=True)
+    bots, missing = call.bots(every_by_default=True), refuse_missing(call)
     if "select" not in call.params:
         bots = [bot for bot in bots if bot.state.phase in ("failed", "backoff")]
     items = await act(call, "recover", bots, wait=call.params["wait"], timeout_s=call.params["timeout_s"])
-    return report(call, items, began)
+    return report(call, [*items, *missing], began)
 
 
 async def create(call: Call) -> dict[str, Any]:

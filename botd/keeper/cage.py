@@ -1,0 +1,38 @@
+"""What holds one life: the interface that both ways of containment have."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+
+
+class Cage(ABC):
+    """Everything that one bot starts, however it forks, renames or daemonises itself.
+
+    `main` is the pid of the life's main process; a cage that the kernel keeps does not need it.
+    """
+
+    path: str | None = None
+    """The folder of the cage, for the journal; None when there is none."""
+
+    procs: str | None = None
+    """A file that a process enters the cage by, writing "0" to it; None when it is born inside."""
+
+    @abstractmethod
+    def make(self) -> int | None:
+        """Prepare it for a start; a directory descriptor to be born into. OSError EBUSY when somebody lives there."""
+
+    @abstractmethod
+    def members(self, main: int) -> list[int]:
+        """Pids inside."""
+
+    @abstractmethod
+    def kill(self, main: int) -> int:
+        """SIGKILL everything inside; how many were found. There may be new ones: call it again."""
+
+    @abstractmethod
+    def sweep(self, main: int) -> int:
+        """Kill what outlived the main process; how many there were. OSError when it cannot be looked at now."""
+
+    @abstractmethod
+    def remove(self) -> bool:
+        """Take the empty cage away; False when somebody is still inside."""

@@ -1,0 +1,199 @@
+"""What botd says to the keeper, and hears from it."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from time import monotonic
+from typing import TYPE_CHECKING, Any
+
+from botd.keeper import wire
+from botd.keeper.client.answers import Answers
+from botd.keeper.client.connection import Connection
+from botd.keeper.client.errors import KeeperBusy, KeeperError, KeeperLost
+from botd.keeper.client.holding import Held, adoptions, hold, release
+from botd.keeper.client.starting import START_WITHIN_S, start_keeper
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    Message = dict[str, Any]
+
+_AGAIN_S = 0.01
+
+
+class KeeperClient:
+    """One connection to the keeper of `home` at a time; all methods belong to the thread of one event loop.
+
+    `on_messages` gets what arrived, in order, as a list (started, running, failed, refused, exited, forgotten, pong,
+    error); `on_lost` is called when the connection ends without `close`, `quit` or a new connection. `respawn` ({argv,
+    env, cwd}) is how the keeper starts botd again should it die; None: not at all. `containment` is "auto", "cgroup2"
+    or "tree" and matters only to a keeper that is started here.
+
+    Methods that send raise KeeperLost when there is no connection, KeeperError when QUEUE_LIMIT messages wait.
+    """
+
+    def __init__(
+        self,
+        home: str | os.PathLike[str],
+        *,
+        on_messages: Callable[[list[Message]], None],
+        on_lost: Callable[[], None],
+        respawn: Message | None = None,
+        containment: str = "auto",
+    ) -> None:
+        self.home = os.path.abspath(home)
+        self.path = os.path.join(self.home, "run", "keeper.sock")
+        self.respawn = respawn
+        self.containment = containment
+        self.hello: Message = {}
+        """What the keeper said of itself: pid, boot_id, containment, features, respawns, last_botd_exit."""
+        self.held: dict[tuple[str, int], Held] = {}
+        self._on_messages, self._on_lost = on_messages, on_lost
+        self._connection: Connection | None = None
+        self._answers = Answers()
+        self._states: list[Message] | None = None
+        self._early: list[Message] = []
+
+    @property
+    def connected(self) -> bool:
+        return self._connection is not None
+
+    async def connect_or_start(self) -> list[Message]:
+        """Connect, starting a keeper where none listens; every life the keeper knows, as `state` messages.
+
+        Lives held from an earlier connection are handed over first. KeeperError when no keeper can be had.
+        """
+        deadline = monotonic() + START_WITHIN_S
+        while True:
+            try:
+                return await self._greet()
+            except (FileNotFoundError, ConnectionRefusedError):
+                await asyncio.to_thread(start_keeper, self.home, self.containment)
+            except (KeeperLost, BlockingIOError, ConnectionError):
+                await asyncio.sleep(_AGAIN_S)  # a keeper that is just ending, or just starting
+            except OSError as error:
+                raise KeeperError(f"{self.path}: {error.strerror or error}") from error
+            if monotonic() > deadline:
+                raise KeeperError(f"no keeper answered at {self.path} within {START_WITHIN_S:.0f} s")
+
+    async def reconnect(self) -> list[Message]:
+        """After `on_lost`: the next keeper gets all descriptors held here. Returns states like `connect_or_start`."""
+        return await self.connect_or_start()
+
+    def start(self, spec: Message) -> None:
+        """Start one generation. `spec`: id, gen, argv, env, cwd, uid, gid, lock, log {dir, max_bytes, keep}, nofile.
+
+        uid and gid are None for botd's own user, nofile (descriptors) None for what botd was started with.
+        Answered by `started` and then `running`, or by `failed` or `refused`.
+        """
+        self._send({**spec, "op": "start"})
+
+    def stop(self, life_id: str, gen: int, signal: int, grace_s: float) -> None:
+        """Send `signal` to the main process, SIGKILL the whole tree after `grace_s` seconds (0: at once)."""
+        self._send({"op": "stop", "id": life_id, "gen": gen, "signal": int(signal), "grace_s": grace_s})
+
+    def signal(self, life_id: str, gen: int, signal: int) -> None:
+        """Deliver a signal to the main process, nothing more."""
+        self._send({"op": "signal", "id": life_id, "gen": gen, "signal": int(signal)})
+
+    def ack(self, life_id: str, gen: int) -> None:
+        """The end of this life is recorded: the keeper forgets it, its descriptors are closed here."""
+        self._send({"op": "ack", "id": life_id, "gen": gen})
+        release(self.held, (life_id, gen))
+
+    def logs(self, life_id: str, max_bytes: int, keep: int) -> None:
+        """Change when the log files of a bot rotate and how many rotated ones stay."""
+        self._send({"op": "logs", "id": life_id, "max_bytes": max_bytes, "keep": keep})
+
+    def forget(self, life_id: str, lock: str | None = None) -> None:
+        """The bot is deleted: its generations and its lock file go. Answered by `forgotten` or `refused`."""
+        self._send({"op": "forget", "id": life_id, "lock": lock})
+
+    async def ping(self) -> Message:
+        """The keeper now: pid, version, live, unacknowledged, waiting, journal_damaged, containment."""
+        return await self._ask({"op": "ping"}, "pong")
+
+    async def quit(self) -> None:
+        """End the keeper. KeeperBusy when bots live."""
+        try:
+            answer = await self._ask({"op": "quit"}, "busy")
+        except KeeperLost:
+            return  # it ended, as asked
+        raise KeeperBusy(answer["live"])
+
+    def bye(self) -> None:
+        """botd goes away on purpose; the keeper does not bring it back."""
+        self._send({"op": "bye"})
+
+    def close(self) -> None:
+        """Close the connection and everything held. The keeper and its bots go on."""
+        self._disconnect()
+        for key in list(self.held):
+            release(self.held, key)
+
+    async def _greet(self) -> list[Message]:
+        """Say hello, hand over what is held, and get to know every life."""
+        self._disconnect()
+        self._connection = Connection(self.path, self._received, self._ended)
+        self._states, self._early = [], []
+        hello = {"op": "hello", "version": wire.VERSION, "pid": os.getpid(), "respawn": self.respawn}
+        try:
+            self.hello = await self._ask(hello, "hello")
+            for message, fds in adoptions(self.held):
+                self._send(message, fds)
+            await self._ask({"op": "sync"}, "synced")
+        except (KeeperError, asyncio.CancelledError):
+            self._disconnect()
+            raise
+        states, self._states = self._states, None
+        if self._early:
+            asyncio.get_running_loop().call_soon(self._on_messages, self._early)
+            self._early = []
+        return states
+
+    async def _ask(self, message: Message, answer: str) -> Message:
+        """Send, and wait for the one message that answers."""
+        try:
+            return await self._answers.ask(answer, lambda: self._send(message))
+        except TimeoutError:
+            raise KeeperError(f"the keeper (pid {self.hello.get('pid', '?')}) does not answer") from None
+
+    def _send(self, message: Message, fds: Sequence[int] = ()) -> None:
+        if self._connection is None:
+            raise KeeperLost("there is no connection to the keeper")
+        self._connection.send(message, fds)
+
+    def _received(self, received: list[tuple[Message, list[int]]]) -> None:
+        batch: list[Message] = []
+        for message, fds in received:
+            if fds:
+                hold(self.held, message, fds)
+            name = message["op"]
+            if name == "state" and self._states is not None:
+                self._states.append(message)
+            elif name in self._answers:
+                self._answers.settle(name, message)
+            elif name == "error" and message.get("about") == "hello" and "hello" in self._answers:
+                self._answers.fail("hello", KeeperError(f"the keeper refused: {message.get('text')}"))
+            else:
+                batch.append(message)
+        if self._states is not None:
+            self._early += batch
+        elif batch:
+            self._on_messages(batch)
+
+    def _ended(self) -> None:
+        # Who is greeting, or asked it to leave, learns it from the answer that does not come.
+        quietly = self._states is not None or "busy" in self._answers
+        self._disconnect()
+        if not quietly:
+            self._on_lost()
+
+    def _disconnect(self) -> None:
+        connection, self._connection = self._connection, None
+        if connection is None:
+            return
+        connection.close()
+        self._states = None
+        self._answers.fail_all(KeeperLost("the connection to the keeper ended"))
