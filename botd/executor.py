@@ -284,6 +284,9 @@ class Executor:
             # The keeper never got the ask, or it was lost with the keeper: the same life may still begin.
             self._spawn(bot, generation)
             return []
+        if bot.state.pid is None:
+            # Asked to end before the keeper had begun it.
+            return [(bot.id, SpawnFailed(generation, "it was stopped before it was started", permanent=False))]
         ran = self._clock.boottime() - bot.state.started_at if bot.state.started_at is not None else 0.0
         return [(bot.id, Exited(generation, Exit(None, None, self._clock.wall(), max(0.0, round(ran, 3)))))]
 

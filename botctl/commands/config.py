@@ -51,10 +51,11 @@ def _origin(result: dict[str, Any]) -> list[tuple[str, str]]:
 def reload(invocation: Invocation) -> int:
     result = invocation.call("config.reload", autostart=False)
     if not printed(invocation, result, key="source") and not invocation.quiet:
-        changed = result.get("changed")
-        what = ", ".join(map(str, changed)) if isinstance(changed, list) else ""
+        changes = result.get("changes")
+        keys = [str(change.get("key")) for change in changes] if isinstance(changes, list) else []
+        what = ", ".join(keys) if keys else "nothing"
         source = clean(str(result.get("source") or "the shipped defaults"))
-        invocation.out.line(f"{source}: read again{f'; changed: {clean(what)}' if what else ''}")
+        invocation.out.line(f"{source}: read again; changed: {clean(what)}")
     return Exit.OK
 
 

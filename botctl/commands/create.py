@@ -24,6 +24,7 @@ def create(
     *,
     id: str,
     command: list[str],
+    template: str | None,
     directory: str,
     env: list[str],
     secret: list[str],
@@ -40,7 +41,6 @@ def create(
 ) -> int:
     spec: dict[str, Any] = {
         "id": _full_id(id),
-        "command": _checked_command(command),
         "directory": os.path.abspath(os.path.expanduser(directory)),
         "env": _table("--env", env),
         "labels": _table("--label", label),
@@ -51,6 +51,8 @@ def create(
         "enabled": start,
     }
     given = {
+        "command": _checked_command(command) if command or template is None else None,
+        "template": template,
         "memory_mb": memory,
         "restart": restart,
         "stop_signal": stop_signal,
@@ -122,6 +124,7 @@ COMMANDS = (
         Argument(
             "command", metavar="COMMAND...", many=True, required=False, help="The program and its arguments, after --."
         ),
+        Option("-t", "--template", metavar="NAME", help="The template that brings its code (none in this version)."),
         Option("-C", "--directory", default=".", metavar="DIR", help="The folder it runs in."),
         Option("-e", "--env", many=True, metavar="K=V", help="A variable of its environment."),
         Option(

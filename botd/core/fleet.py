@@ -136,27 +136,39 @@ class Fleet:
             found.update(self._matching(clause, caller))
         return sorted(found)
 
+    def selects(self, selection: dict[str, Any], bot_id: str, caller: str) -> bool:
+        """Whether a selection means this one bot; costs nothing for the others."""
+        bot = self.bots.get(bot_id)
+        if bot is None:
+            return False
+        return bool(selection.get("all")) or any(
+            _holds(bot, clause, _qualified(clause.get("id"), caller)) for clause in selection["any"]
+        )
+
     def missing(self, selection: dict[str, Any], caller: str) -> list[str]:
         """The full ids that a selection names one by one and that no bot has, in its order."""
         named = []
         for clause in selection.get("any", ()):
             bot_id: str = clause.get("id", "*")
             if len(clause) == 1 and not is_glob(bot_id):
-                full = bot_id if "/" in bot_id else f"{caller}/{bot_id}"
-                if full not in self.bots and full not in named:
+                full = _qualified(bot_id, caller)
+                if full is not None and full not in self.bots and full not in named:
                     named.append(full)
         return named
 
     def _matching(self, clause: dict[str, Any], caller: str) -> Iterable[str]:
-        pattern: str | None = clause.get("id")
-        if pattern is not None and "/" not in pattern:
-            pattern = f"{caller}/{pattern}"
+        pattern = _qualified(clause.get("id"), caller)
         if pattern is not None and not is_glob(pattern):
             bot = self.bots.get(pattern)
             return (pattern,) if bot is not None and _holds(bot, clause, None) else ()
         user = clause.get("user") or (pattern.partition("/")[0] if pattern is not None else None)
         ids: Iterable[str] = self.bots if user is None or is_glob(user) else self.of_user.get(user, ())
         return (bot_id for bot_id in ids if _holds(self.bots[bot_id], clause, pattern))
+
+
+def _qualified(pattern: str | None, caller: str) -> str | None:
+    """A bare name is one of the caller's own."""
+    return f"{caller}/{pattern}" if pattern is not None and "/" not in pattern else pattern
 
 
 def _holds(bot: Bot, clause: dict[str, Any], pattern: str | None) -> bool:

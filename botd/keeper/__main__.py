@@ -20,8 +20,8 @@ from time import sleep
 
 from botd.keeper import proc
 from botd.keeper.keeper import Keeper
+from botd.keeper.keeper_log import Log
 from botd.keeper.launch import LOCK_FD
-from botd.keeper.log import Log
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -13,6 +13,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
+    from botd.keeper.descriptors import Reserve
     from botd.keeper.lean import Socket
     from botd.keeper.life import Life
     from botd.keeper.wire import Message
@@ -42,8 +43,8 @@ class Door:
     sent when the socket takes it. What belongs to no life is queued, up to a bound.
     """
 
-    def __init__(self, loop: Loop, complain: Callable[[str], None]) -> None:
-        self._loop, self._complain = loop, complain
+    def __init__(self, loop: Loop, reserve: Reserve, complain: Callable[[str], None]) -> None:
+        self._loop, self._reserve, self._complain = loop, reserve, complain
         self._on_message: Callable[[Peer, Message, list[int]], None]
         self._on_lost: Callable[[], None]
         self._listener: Socket
@@ -138,6 +139,7 @@ class Door:
         except OSError as error:
             self._complain(f"a connection was refused: {error}")
             if error.errno in (errno.EMFILE, errno.ENFILE):
+                self._reserve.give()
                 # It stays at the door; looking at it all the time would be all that this process does.
                 fd = self._listener.fileno()
                 self._loop.change(fd, 0)

@@ -10,7 +10,6 @@ Until botd has acknowledged an end it is kept, and told to every botd that comes
 
 from __future__ import annotations
 
-import errno
 import os
 from time import monotonic
 
@@ -26,6 +25,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from botd.keeper.descriptors import Reserve
     from botd.keeper.journal import Journal
     from botd.keeper.lives import Lives
     from botd.keeper.loop import Loop
@@ -50,11 +50,13 @@ class Ends:
         journal: Journal,
         output: Output,
         remains: Remains,
+        reserve: Reserve,
         publish: Callable[[Life], None],
         complain: Callable[[str], None],
     ) -> None:
         self._loop, self._lives, self._journal, self._output = loop, lives, journal, output
-        self._remains, self._publish, self._complain = remains, publish, complain
+        self._remains, self._reserve = remains, reserve
+        self._publish, self._complain = publish, complain
         self._zombies: dict[tuple[str, int], float] = {}
 
     # Asked for
@@ -83,7 +85,7 @@ class Ends:
         try:
             life.cage.kill(life.pid)
         except OSError as error:
-            self._short(life, error)
+            self._trouble(life, error)
         send_signal(life.pidfd, SIGKILL)
         self._loop.after(_KILL_AGAIN_S, lambda: self._kill(life))
 
@@ -146,7 +148,7 @@ class Ends:
             found = life.cage.sweep(life.pid) if life.cage is not None else 0
         except OSError as error:
             # Whether something is left nobody knows yet; the end of the life waits for that, however long.
-            self._short(life, error)
+            self._trouble(life, error)
             self._loop.after(wait, lambda: self._sweep(life, status, min(tries + 1, _SWEEP_TRIES - 1)))
             return
         life.killed = max(life.killed, found)
@@ -156,12 +158,13 @@ class Ends:
         crash_point("exit-swept")
         self._finish(life, status)
 
-    def _short(self, life: Life, error: OSError) -> None:
-        """The processes of a life cannot be looked at. Log files hold descriptors that can be had again later."""
+    def _trouble(self, life: Life, error: OSError) -> None:
+        """The processes of a life cannot be looked at: said once, and descriptors are found for the next try."""
         if not life.complained:
             life.complained = True
             self._complain(f"processes of {life.id}: {error}; trying again")
-        if error.errno in (errno.EMFILE, errno.ENFILE):
+        if error.errno in proc.SHORT:
+            self._reserve.give()
             self._output.spare()
 
     def _finish(self, life: Life, status: int | None) -> None:

@@ -7,6 +7,7 @@ import resource
 
 from botd.keeper import lean, proc
 from botd.keeper.containment import Cages
+from botd.keeper.descriptors import Reserve, raise_limit
 from botd.keeper.dispatch import Dispatch
 from botd.keeper.door import Door
 from botd.keeper.ends import Ends
@@ -25,7 +26,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Container
 
-    from botd.keeper.log import Log
+    from botd.keeper.keeper_log import Log
 
 _SIGPIPE = 13
 
@@ -46,7 +47,8 @@ class Keeper:
         proc.Switches.unique_inodes = "unique_inodes" not in without and proc.probe_unique_inodes()
         proc.Switches.zombie_stat = "zombie_stat" not in without
         given = resource.getrlimit(resource.RLIMIT_NOFILE)
-        _raise_descriptors(given[1])
+        raise_limit(given[1])
+        reserve = Reserve()
 
         self._loop = loop = Loop(log.error)
         lives = Lives()
@@ -61,7 +63,7 @@ class Keeper:
         self._in_journal = len(journal.open)
         output, remains = Output(loop, log), Remains(lives)
         self._socket = os.path.join(run, "keeper.sock")
-        self._door = door = Door(loop, log)
+        self._door = door = Door(loop, reserve, log)
         respawner = Respawner(
             loop,
             os.path.join(run, "botd.log"),
@@ -71,8 +73,8 @@ class Keeper:
             log,
         )
         boot = proc.boot_id()
-        ends = Ends(loop, lives, journal, output, remains, door.publish, log)
-        starts = Starts(loop, lives, journal, cages, output, nursery, ends, remains, door, boot)
+        ends = Ends(loop, lives, journal, output, remains, reserve, door.publish, log)
+        starts = Starts(loop, lives, journal, cages, output, nursery, ends, remains, reserve, door, boot)
         recovery = Recovery(loop, lives, journal, cages, output, ends, remains, door, boot, log)
         dispatch = Dispatch(
             lives, journal, cages, output, starts, ends, recovery, door, respawner, boot, given,
@@ -105,13 +107,3 @@ class Keeper:
 
     def _leave(self) -> None:
         self._loop.running = False
-
-
-def _raise_descriptors(hard: int) -> None:
-    """Room for up to seven descriptors a life."""
-    for wanted in (1 << 19, hard):
-        try:
-            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, max(wanted, hard)))
-            return
-        except (OSError, ValueError):
-            continue  # only root may raise the hard limit

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from collections import deque
 
@@ -13,6 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from botd.keeper.containment import Cages
+    from botd.keeper.descriptors import Reserve
     from botd.keeper.door import Door
     from botd.keeper.ends import Ends
     from botd.keeper.journal import Journal
@@ -41,12 +43,13 @@ class Starts:
         nursery: Nursery | None,
         ends: Ends,
         remains: Remains,
+        reserve: Reserve,
         door: Door,
         boot: str,
     ) -> None:
         self._loop, self._lives, self._journal, self._cages = loop, lives, journal, cages
         self._output, self._nursery, self._ends, self._remains = output, nursery, ends, remains
-        self._door, self._boot = door, boot
+        self._reserve, self._door, self._boot = reserve, door, boot
         self._waiting: dict[tuple[str, int], Start] = {}
         self._queue: deque[tuple[str, int]] = deque()
         self._under_way = 0
@@ -114,6 +117,8 @@ class Starts:
         former = self._lives.current(start.id)
         if former is not None:
             raise Refused("busy", f"generation {former.gen} of {start.id} lives")
+        if not self._reserve.whole():
+            raise Failed("descriptors", errno.EMFILE, "the keeper has none left but those it needs to end what lives")
         try:
             clean = self._remains.none_of(start.id)
         except OSError as error:

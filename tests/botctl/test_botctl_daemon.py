@@ -136,7 +136,10 @@ def test_config_show_and_reload(run, fake):
     out = run("config", "show").out
     assert "autoRestart: true" in out
     assert "source: /etc/x.json" in out
-    fake.script["config.reload"] = {"source": "/etc/x.json", "changed": ["botRecovery.restartDelay"]}
+    fake.script["config.reload"] = {
+        "source": "/etc/x.json",
+        "changes": [{"key": "botRecovery.restartDelay", "before": 250, "after": 20}],
+    }
     assert run("config", "reload").out == "/etc/x.json: read again; changed: botRecovery.restartDelay\n"
     fake.script["config.reload"] = BotdError("invalid", "botRecovery.restartDelai: unknown key", exit=9)
     assert run("config", "reload").status == 9

@@ -61,6 +61,22 @@ def test_lines_arrive_at_once(house):
     until(lambda: house.log("u/bot", "err") == b"err\n", "the line on stderr")
 
 
+def test_a_lone_line_needs_no_other_one_to_push_it(house):
+    """Small writes are moved together after a rest; the last of them must not wait for a next one."""
+    keeper = house.up()
+    os.mkfifo(house.path("asked"))
+    script = "for line in open(sys.argv[1], buffering=1): print(line, end='', flush=True)"
+    keeper.start("u/bot", 1, [*PYTHON, f"import sys\n{script}", house.path("asked")])
+    expected = b""
+    with open(house.path("asked"), "wb", buffering=0) as asked:
+        for n in range(100):
+            # Now and then two at once: the second comes while the pipe rests.
+            lines = b"".join(b"%d %d\n" % (n, part) for part in range(1 + (n % 3 == 0)))
+            asked.write(lines)
+            expected += lines
+            until(lambda: house.log("u/bot") == expected, f"line {n}")
+
+
 def test_rotation_at_newlines_keeps_every_line(house):
     keeper = house.up()
     log = {"dir": house.path("logs/u/bot"), "max_bytes": 50_000, "keep": 500}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 from botd.contract.selector import check
@@ -30,23 +31,37 @@ def subscribe(call: Call) -> dict[str, Any]:
     services = call.services
     missed = 0
     number = 0
+    catching_up: asyncio.Task[None] | None = None
 
     def tell(event: StoredEvent) -> None:
-        nonlocal missed
-        if not _wanted(event):
+        nonlocal missed, catching_up
+        if not wanted(event):
             return
-        if missed and call.channel.notify("events.missed", {"subscription": number, "missed": missed}):
-            missed = 0
         if missed or not call.channel.notify("events.event", {"subscription": number, "event": event_view(event)}):
             missed += 1
+            if catching_up is None:
+                catching_up = asyncio.get_running_loop().create_task(catch_up())
 
-    def _wanted(event: StoredEvent) -> bool:
+    async def catch_up() -> None:
+        """As soon as the reader has taken what it was sent: how many it has not been sent."""
+        nonlocal missed, catching_up
+        await call.channel.room()
+        if call.channel.notify("events.missed", {"subscription": number, "missed": missed}):
+            missed = 0
+        catching_up = None
+
+    def wanted(event: StoredEvent) -> bool:
         if selection.get("all"):
             return True
-        return event.id is not None and event.id in services.fleet.resolve(selection, call.caller.user)
+        return event.id is not None and services.fleet.selects(selection, event.id, call.caller.user)
+
+    def end() -> None:
+        services.engine.on_event.remove(tell)
+        if catching_up is not None:
+            catching_up.cancel()
 
     services.engine.on_event.append(tell)
-    number = call.channel.on_close(lambda: services.engine.on_event.remove(tell))
+    number = call.channel.on_close(end)
     lines = call.params["lines"]
     past = services.store.events(_ids(call), None, lines) if lines else []
     return listing([event_view(event) for event in past], subscription=number)
