@@ -27,6 +27,8 @@ HALF_CLOSED_LOOK_S = 1.0
 """How often to see whether a peer that says no more is still there to be answered."""
 STREAM_BUFFER = 1 << 20
 """Unsent bytes over which a stream's messages are dropped and counted instead of kept."""
+TOLD_MAX = 64 << 10
+"""Bytes of one turn's notifications that are gathered for one write."""
 
 
 class Connection(asyncio.Protocol):
@@ -200,7 +202,7 @@ class Connection(asyncio.Protocol):
         if not self._told:
             asyncio.get_running_loop().call_soon(self._flush)
         self._told += encode(notification(method, params))
-        if len(self._told) > STREAM_BUFFER:
+        if len(self._told) >= TOLD_MAX:
             self._flush()
         return True
 

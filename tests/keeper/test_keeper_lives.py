@@ -8,7 +8,7 @@ import stat
 from pathlib import Path
 
 import pytest
-from keeper_house import ENV, PYTHON, House, alive, until
+from keeper_house import ENV, PYTHON, alive, until
 
 
 def sh(script: str) -> list[str]:

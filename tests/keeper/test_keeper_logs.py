@@ -74,7 +74,7 @@ def test_a_lone_line_needs_no_other_one_to_push_it(house):
             lines = b"".join(b"%d %d\n" % (n, part) for part in range(1 + (n % 3 == 0)))
             asked.write(lines)
             expected += lines
-            until(lambda: house.log("u/bot") == expected, f"line {n}")
+            until(lambda wanted=expected: house.log("u/bot") == wanted, f"line {n}")
 
 
 def test_rotation_at_newlines_keeps_every_line(house):

@@ -24,11 +24,11 @@ def waiting(own_session):
     ready, tell = os.pipe()
     pid = os.fork()
     if pid == 0:
+        os.close(opened)
         if own_session:
             os.setsid()
         os.write(tell, b"x")
-        while True:
-            os.read(gate, 1) and os._exit(7)
+        os._exit(7 if os.read(gate, 1) else 1)
     os.read(ready, 1)
     return pid
 
