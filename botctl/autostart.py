@@ -3,12 +3,20 @@
 from __future__ import annotations
 
 import _socket
+import os
 import subprocess
 import sys
 import time
+from contextlib import contextmanager
 
 from botd.contract.errors import BotdError
 from botd.contract.vocabulary import Exit
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from botd.contract.paths import Paths
 
 PATIENCE_S = 60.0
 # From holding the lock to answering, a daemon with a large fleet may take a while.
@@ -23,11 +31,35 @@ def botd_command(*arguments: str) -> list[str]:
     return [sys.executable, "-P", "-m", "botd", *arguments]
 
 
-def start_daemon(socket: str, config: str | None = None) -> None:
-    """Start botd in the background and return when it, or another started in the same moment, answers at `socket`.
+def start_daemon(paths: Paths, config: str | None = None) -> None:
+    """Start botd in the background and return when it, or another started in the same moment, answers.
 
     Raises BotdError(unavailable) with the reason that botd gave; the exit is 9 when that is its configuration.
     """
+    with _one_at_a_time(paths):
+        if not _answers(paths.socket):
+            _start(paths.socket, config)
+
+
+@contextmanager
+def _one_at_a_time(paths: Paths) -> Iterator[None]:
+    """Ten cron jobs of one minute start one daemon; the nine others wait here and find it answering."""
+    from filelock import FileLock, Timeout
+
+    try:
+        os.makedirs(paths.run, 0o700, exist_ok=True)
+        lock = FileLock(f"{paths.run}/start.lock", timeout=PATIENCE_S, mode=0o600)
+        lock.acquire()
+    except (OSError, Timeout):
+        yield  # botd has the better words for what is wrong with the home
+        return
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def _start(socket: str, config: str | None) -> None:
     command = botd_command("run", "--detach", *(["--config", config] if config else []))
     try:
         done = subprocess.run(
@@ -80,13 +112,19 @@ def _another_answers(path: str) -> bool:
     """Whether a daemon that was started by somebody else accepts connections, now or soon."""
     deadline = time.monotonic() + OTHERS_PATIENCE_S
     while time.monotonic() < deadline:
-        sock = _socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM)
-        try:
-            sock.settimeout(OTHERS_PATIENCE_S)
-            sock.connect(path)
+        if _answers(path):
             return True
-        except OSError:
-            time.sleep(0.02)
-        finally:
-            sock.close()
+        time.sleep(0.02)
     return False
+
+
+def _answers(path: str) -> bool:
+    sock = _socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM)
+    try:
+        sock.settimeout(OTHERS_PATIENCE_S)
+        sock.connect(path)
+    except OSError:
+        return False
+    finally:
+        sock.close()
+    return True

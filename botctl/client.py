@@ -173,7 +173,7 @@ def connect(paths: Paths, *, autostart: bool) -> Client:
         )
     from botctl import autostart as starter
 
-    starter.start_daemon(paths.socket)
+    starter.start_daemon(paths)
     try:
         return _connect(paths.socket)
     except OSError as error:

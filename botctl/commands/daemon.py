@@ -51,7 +51,7 @@ def _started(invocation: Invocation, config: str | None) -> dict[str, Any]:
     from botctl.autostart import start_daemon
 
     invocation.paths.check_socket()
-    start_daemon(invocation.paths.socket, os.path.abspath(config) if config else None)
+    start_daemon(invocation.paths, os.path.abspath(config) if config else None)
     return invocation.call("daemon.status", autostart=False)
 
 

@@ -6,10 +6,9 @@ different files, and both believe they are alone. The kernel gives the lock back
 
 from __future__ import annotations
 
+import fcntl
 import os
 from dataclasses import dataclass
-
-from filelock import FileLock, Timeout
 
 from botd.contract.errors import BotdError
 from botd.contract.paths import Paths
@@ -29,18 +28,23 @@ class Holder:
 class InstanceLock:
     """The lock of a running daemon. Keep the object for as long as the daemon lives."""
 
-    __slots__ = ("_lock", "path")
+    __slots__ = ("_fd", "path")
 
     def __init__(self, path: str) -> None:
         self.path = path
-        # Not thread-local: released by whichever thread ends the daemon.
-        self._lock = FileLock(path, timeout=0, mode=0o600, thread_local=False)
+        # flock itself: the filelock package, which does the same, would stay in the daemon with 4 MB.
+        self._fd = -1
 
     def acquire(self, home: str, pid: int, wall: float) -> None:
         """Take the lock now or raise BotdError: conflict, naming the holder; unavailable, when it cannot be made."""
         try:
-            self._lock.acquire()
-        except Timeout:
+            fd = os.open(self.path, os.O_RDWR | os.O_CREAT | _FLAGS, 0o600)
+            try:
+                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError:
+                os.close(fd)
+                raise
+        except BlockingIOError:
             raise _conflict(home, holder(self.path)) from None
         except OSError as error:
             raise BotdError(
@@ -48,27 +52,24 @@ class InstanceLock:
                 f"the lock {self.path} cannot be taken: {error.strerror or error}",
                 hint=f"check that {os.path.dirname(self.path)} is a folder that belongs to you and is writable",
             ) from error
-        # flock belongs to filelock's own descriptor: writing and closing another one does not give it up.
+        self._fd = fd
         self._write(f"{pid}\n{rfc3339(wall)}\n".encode())
 
     def release(self) -> None:
         """Give the lock back; nothing happens when it is not held."""
-        if self._lock.is_locked:
+        if self._fd >= 0:
             self._write(b"")
-            self._lock.release()
+            # Said aloud: a child that was forked this moment holds the same lock until it executes something.
+            fcntl.flock(self._fd, fcntl.LOCK_UN)
+            os.close(self._fd)
+            self._fd = -1
 
     def _write(self, text: bytes) -> None:
         try:
-            fd = os.open(self.path, os.O_WRONLY | _FLAGS)
-        except FileNotFoundError:
-            return  # somebody emptied the folder: nobody is left who could be told our name
-        try:
-            os.ftruncate(fd, 0)
-            os.write(fd, text)
+            os.ftruncate(self._fd, 0)
+            os.pwrite(self._fd, text, 0)
         except OSError:
             pass  # a full disk: the lock holds all the same, only without a name
-        finally:
-            os.close(fd)
 
 
 def acquire(paths: Paths, clock: Clock) -> InstanceLock:
