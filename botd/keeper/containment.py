@@ -69,7 +69,7 @@ class Cages:
         own = own_cgroup()
         if own is None:
             return None
-        base = f"{own}/botd-{crc32(os.path.realpath(home).encode()):08x}"
+        base = f"{own}/{folder_name(home)}"
         probe = base + "/probe"
         try:
             os.makedirs(probe, 0o755, exist_ok=True)
@@ -86,3 +86,8 @@ class Cages:
         except OSError:
             return None
         return base
+
+
+def folder_name(home: str) -> str:
+    """What the cgroup folder of this home is called."""
+    return f"botd-{crc32(os.path.realpath(home).encode()):08x}"

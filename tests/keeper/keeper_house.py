@@ -14,6 +14,8 @@ from shutil import rmtree
 
 import botd.keeper.__main__ as keeper_program
 from botd.keeper import wire
+from botd.keeper.cgroup2 import own_cgroup
+from botd.keeper.containment import folder_name
 
 PROGRAM = keeper_program.__file__
 PYTHON = [sys.executable, "-I", "-S", "-c"]
@@ -154,7 +156,10 @@ class House:
             os.close(pidfd)
         for folder in self.cgroups:
             until(lambda folder=folder: _removed(folder), f"{folder} to be empty")
-            _removed(os.path.dirname(folder))
+        base = own_cgroup()
+        if base is not None:
+            # A keeper that was killed leaves the folder of its home behind.
+            _removed(f"{base}/{folder_name(self.home)}")
         rmtree(self.home, ignore_errors=True)
 
 
