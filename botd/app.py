@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from botd import __version__
-from botd.config import Source, changes, load_in_child, locate
+from botd.config import changes, locate
 from botd.contract.errors import BotdError
 from botd.contract.paths import Paths
 from botd.core import admission
@@ -25,18 +25,20 @@ from botd.core.settings import Settings
 from botd.engine import Engine
 from botd.executor import Executor, check_startable
 from botd.keeper.client import KeeperBusy, KeeperClient, KeeperError
+from botd.reload import Configuration
 from botd.server.dispatch import Dispatcher
 from botd.server.listener import Listener, open_to
 from botd.server.services import KeeperView, Services
 from botd.server.table import HANDLERS
 from botd.state.store import Store
-from botd.storage import cleanup, folders
+from botd.storage import folders
 from botd.system import lock
 from botd.system.clock import Clock
 from botd.system.machine import Machine
 from botd.system.ports import choose_port
 from botd.telemetry.latency import Latencies
 from botd.telemetry.monitor import Monitor
+from botd.upkeep import Upkeep
 
 log = logging.getLogger("botd")
 
@@ -47,18 +49,14 @@ MEMORY_FRESH_S = 0.5
 """For how long a reading of the machine's memory admits or refuses starts."""
 
 
-SNAPSHOT_S = 3600.0
-"""How old the copy of the database may get that a damaged one is restored from."""
-
-
 class Daemon:
     """One botd. `run` returns when it was asked to end; bots run on under the keeper."""
 
     def __init__(self, paths: Paths, environ: Mapping[str, str], config: str | None, *, respawn: bool) -> None:
         self.paths = paths
         self._environ = environ
-        self._source: Source = locate(environ, paths, config)
         self._clock = Clock()
+        self._config = Configuration(locate(environ, paths, config), self._clock)
         self._machine = Machine()
         self._fleet = Fleet()
         self._latencies = Latencies()
@@ -66,9 +64,6 @@ class Daemon:
         self._memory_checked: tuple[float, float] = (-1.0, 0.0)
         self._tasks: set[asyncio.Task[Any]] = set()
         self._leaving = False
-        self.source = self._source.path
-        self.loaded_at_wall = 0.0
-        self.last_error = ""
         self._keeper = KeeperClient(
             paths.home,
             on_messages=lambda messages: self._executor.heard(messages),
@@ -103,7 +98,7 @@ class Daemon:
     async def _start(self) -> None:
         began = self._clock.boottime()
         _raise_descriptor_limit()
-        settings = await self._first_settings()
+        settings = await self._config.first()
         self._store = Store.open(self.paths.database)
         self._engine = Engine(
             fleet=self._fleet,
@@ -132,6 +127,14 @@ class Daemon:
             latencies=self._latencies,
             report=self._engine.happened,
         )
+        self._config.follow(self._adopt_settings)
+        upkeep = Upkeep(
+            fleet=self._fleet,
+            store=self._store,
+            clock=self._clock,
+            paths=self.paths,
+            settings=lambda: self._engine.settings,
+        )
         self._engine.performer = self._executor
         self._engine.on_change.append(self._monitor.changed)
         rebooted = self._load()
@@ -151,18 +154,11 @@ class Daemon:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._ending.set)
-        loop.add_signal_handler(signal.SIGHUP, lambda: self._spawn_task(self._reload_logged()))
-        self._spawn_task(self._clean_up_regularly())
+        loop.add_signal_handler(signal.SIGHUP, lambda: self._spawn_task(self._config.reload_logged()))
+        self._spawn_task(upkeep.run())
         self._engine.note(
             None, "daemon", f"botd {__version__} started (pid {os.getpid()}) with {len(self._fleet)} bots"
         )
-
-    async def _first_settings(self) -> Settings:
-        settings = await load_in_child(self._source.path, required=self._source.required)
-        self.loaded_at_wall = self._clock.wall()
-        self.source = self._source.path if self._source.found else "the shipped defaults"
-        logging.getLogger().setLevel(settings.monitoring.log_level.upper())
-        return settings
 
     def _load(self) -> list[str]:
         """Every bot on record into the fleet; the ids of those whose state is of another boot."""
@@ -185,7 +181,7 @@ class Daemon:
             monitor=self._monitor,
             clock=self._clock,
             paths=self.paths,
-            config=self,
+            config=self._config,
             check_startable=check_startable,
             choose_port=self._choose_port,
             machine=self._machine,
@@ -246,44 +242,30 @@ class Daemon:
             waiting = "1 event waits" if self._engine.deferred == 1 else f"{self._engine.deferred} events wait"
             text = f"{waiting} for the database, which cannot be written"
             out.append({"text": text, "remedy": f"free space on the file system of {self.paths.home}"})
-        if self.last_error:
+        if self._config.last_error:
             out.append(
-                {"text": f"the configuration was not reloaded: {self.last_error}", "remedy": "botctl config check"}
+                {
+                    "text": f"the configuration was not reloaded: {self._config.last_error}",
+                    "remedy": "botctl config check",
+                }
             )
         return out
 
     # --- configuration --------------------------------------------------------------------------------
 
-    async def reload(self) -> dict[str, Any]:
-        """Read the configuration again. On any error the one in force stays, and the error is told."""
-        try:
-            settings = await load_in_child(self._source.path, required=self._source.required)
-            before = self._engine.settings
-            if settings.security.socket_access != before.security.socket_access:
-                open_to(self.paths, settings.security.socket_access)
-        except BotdError as error:
-            self.last_error = error.message
-            raise
-        self.last_error = ""
-        self._engine.settings = settings
-        self.loaded_at_wall = self._clock.wall()
-        self.source = self._source.path if self._source.found else "the shipped defaults"
-        logging.getLogger().setLevel(settings.monitoring.log_level.upper())
-        changed = changes(before, settings)
-        if settings.monitoring != before.monitoring:
+    def _adopt_settings(self, before: Settings, after: Settings) -> None:
+        """A reload: everything that depends on a setting follows it, no bot is touched."""
+        if after.security.socket_access != before.security.socket_access:
+            open_to(self.paths, after.security.socket_access)
+        self._engine.settings = after
+        if after.monitoring != before.monitoring:
             self._monitor.settings_changed()
-        if settings.output != before.output:
+        if after.output != before.output:
             self._executor.output_changed()
+        changed = changes(before, after)
         if changed:
             words = ", ".join(f"{change.key}: {change.before} -> {change.after}" for change in changed)
             self._engine.note(None, "config", f"configuration reloaded: {words}")
-        return {"source": self.source, "changes": [change._asdict() for change in changed]}
-
-    async def _reload_logged(self) -> None:
-        try:
-            await self.reload()
-        except BotdError as error:
-            log.error("the configuration was not reloaded: %s", error.message)
 
     # --- the keeper goes and comes ----------------------------------------------------------------------
 
@@ -305,35 +287,6 @@ class Daemon:
                 continue
             self._engine.note(None, "keeper", f"connected to the keeper again (pid {self._keeper.hello.get('pid')})")
             return
-
-    # --- regular work -----------------------------------------------------------------------------------
-
-    async def _clean_up_regularly(self) -> None:
-        """Run-time rubbish, old history, the database's log. What a person wrote only goes when it was asked for."""
-        snapshot_at = float("-inf")
-        while True:
-            cleaning = self._engine.settings.cleaning
-            await asyncio.sleep(cleaning.cleanup_interval_s or 3600.0)
-            if not cleaning.cleanup_interval_s:
-                continue
-            try:
-                await asyncio.to_thread(self._clean_files)
-                self._store.prune(requests_before_wall=self._clock.wall() - 3600)
-                self._store.checkpoint()
-                if self._clock.boottime() - snapshot_at > SNAPSHOT_S:
-                    self._store.snapshot()
-                    snapshot_at = self._clock.boottime()
-            except (BotdError, OSError) as error:
-                log.error("clean-up: %s", error)
-
-    def _clean_files(self) -> None:
-        settings = self._engine.settings
-        known = frozenset(self._fleet.bots)
-        live = frozenset(bot.id for bot in tuple(self._fleet) if bot.state.pid is not None)
-        items = cleanup.plan(
-            self.paths, known, live, self._clock.wall(), settings.cleaning, keep_logs=settings.output.keep
-        )
-        cleanup.apply(self.paths, [item for item in items if not item.data], lambda bot_id: bot_id in self._fleet.bots)
 
     def _spawn_task(self, work: Any) -> None:
         task = asyncio.get_running_loop().create_task(work)

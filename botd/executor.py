@@ -132,16 +132,25 @@ class Executor:
     def _remove(self, bot: Bot) -> None:
         self._prepared.discard(bot.id)
         self._keeper.forget(bot.id, self._paths.bot_lock(bot.id))
-        task = asyncio.get_running_loop().create_task(self._bury(bot.id))
+        try:
+            # At once: a new bot of this id may be made in the next moment, with folders of its own.
+            aside = folders.set_aside(self._paths, bot.id)
+        except (BotdError, OSError) as error:
+            log.warning("%s: its folders stay until the next clean-up: %s", bot.id, error)
+            return
+        task = asyncio.get_running_loop().create_task(self._destroy(aside))
         self._removals.add(task)
         task.add_done_callback(self._removals.discard)
 
-    async def _bury(self, bot_id: str) -> None:
-        """The folders go to the trash, off the loop: a deep tree must not make anybody wait."""
+    async def _destroy(self, aside: list[tuple[str, ...]]) -> None:
+        """Off the loop: a deep tree must not make anybody wait."""
         try:
-            await asyncio.to_thread(folders.remove_bot, self._paths, bot_id)
+            done = await asyncio.to_thread(folders.destroy, self._paths, aside)
         except (BotdError, OSError) as error:
-            log.warning("%s: its folders stay until the next clean-up: %s", bot_id, error)
+            log.warning("%s stay until the next clean-up: %s", aside, error)
+            return
+        for problem in done.problems:
+            log.warning("not removed: %s", problem)
 
     def end_strays(self, grace_s: float = 10.0) -> list[Stray]:
         """Ask every life without a record to end; those asked."""

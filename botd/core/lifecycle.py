@@ -186,15 +186,15 @@ def _running(state: BotState, event: Event, c: Context) -> Decision:
         phase="running",
         since=c.now,
         started_at=c.now,
-        deadline=Deadline("settle", _together(c.now + c.policy.settle_s)),
+        deadline=_settle_deadline(c),
         reason="",
     )
     return Decision(after, (Note("started", f"life {state.generation} started, pid {state.pid}"),))
 
 
-def _together(at: float) -> float:
-    """The next tenth of a second: bots that started together settle in one decision instead of a thousand."""
-    return math.ceil(at * 10.0) / 10.0
+def _settle_deadline(c: Context) -> Deadline:
+    """On a tenth of a second: bots that started together settle in one decision instead of a thousand."""
+    return Deadline("settle", math.ceil((c.now + c.policy.settle_s) * 10.0) / 10.0)
 
 
 def _running_while_stopping(state: BotState, event: Event, c: Context) -> Decision:
@@ -246,7 +246,7 @@ def _adopted(state: BotState, event: Event, c: Context) -> Decision:
         recovering=False,
         then="stop",
         cause="",
-        deadline=Deadline("settle", _together(c.now + c.policy.settle_s)),
+        deadline=_settle_deadline(c),
         reason="",
         outage_at=None,
     )
@@ -275,6 +275,16 @@ def _down(state: BotState, c: Context) -> BotState:
     """Its life is over; whether that is an outage is remembered, and a recovery that was not one counted."""
     stats = recovery.failed(state.recovery) if state.recovering and not state.settled else state.recovery
     return replace(
+        _without_life(state, c),
+        recovering=False,
+        outage_at=c.now if state.outage_at is None else state.outage_at,
+        recovery=stats,
+    )
+
+
+def _without_life(state: BotState, c: Context) -> BotState:
+    """What describes one life ends with it."""
+    return replace(
         state,
         pid=None,
         since=c.now,
@@ -282,10 +292,7 @@ def _down(state: BotState, c: Context) -> BotState:
         settled=False,
         health="unknown",
         health_note="",
-        recovering=False,
         deadline=None,
-        outage_at=c.now if state.outage_at is None else state.outage_at,
-        recovery=stats,
     )
 
 
@@ -401,16 +408,7 @@ def _kill(state: BotState, event: Event, c: Context) -> Decision:
 def _ended(state: BotState, event: Event, c: Context) -> Decision:
     """The life that was asked to end is over (or never began): do what was to follow."""
     effects: tuple[Effect, ...] = ()
-    after = replace(
-        state,
-        pid=None,
-        since=c.now,
-        started_at=None,
-        settled=False,
-        health="unknown",
-        health_note="",
-        deadline=None,
-    )
+    after = _without_life(state, c)
     what, ran_s = "ended", 0.0
     if isinstance(event, Exited):
         ended = replace(event.exit, cause=event.exit.cause or state.cause)
@@ -513,32 +511,24 @@ def _health(state: BotState, event: Event, c: Context) -> Decision:
 def _rebooted(state: BotState, event: Event, c: Context) -> Decision:
     """Nothing of the old boot runs. What was wanted begins anew, failures and waits forgotten."""
     lost = state.phase in ("starting", "running", "stopping")
-    wanted, removing = state.wanted, state.phase == "stopping" and state.then == "delete"
+    removing = state.phase == "stopping" and state.then == "delete"
     last = state.last_exit
     if lost:
         last = Exit(None, None, last.at_wall if last else 0.0, cause="reboot")
     clean = replace(
-        state,
+        _without_life(state, c),
         phase="stopped",
-        wanted=wanted,
-        pid=None,
-        since=c.now,
-        started_at=None,
-        settled=False,
-        health="unknown",
-        health_note="",
         attempts=0,
         recovering=False,
         then="stop",
         cause="",
-        deadline=None,
         last_exit=last,
         outage_at=None,
     )
     if removing:
         return Decision(clean, (Remove(),))
     notes: tuple[Effect, ...] = (Note("exited", "lost at a reboot of the machine"),) if lost else ()
-    if not wanted:
+    if not state.wanted:
         return Decision(clean, notes)
     waiting = replace(clean, phase="backoff", deadline=Deadline("retry", c.now), reason="starting after a reboot")
     return Decision(waiting, notes)

@@ -80,21 +80,66 @@ def touch(path: str) -> None:
         raise _unavailable(path, error) from error
 
 
-def remove_bot(paths: Paths, bot_id: str) -> tree.Removed:
-    """Remove the folders of a bot that is no more: its data and its logs. May take long: call it in a thread.
+def set_aside(paths: Paths, bot_id: str) -> list[tuple[str, ...]]:
+    """Take the folders of a bot that is no more, its data and its logs, out of everybody's reach.
 
-    Errors as `remove`; what could not be removed stands in `problems`.
+    Takes no time: a new bot of the same id may be made right after. Returns where they are now, for `destroy`.
+    BotdError(conflict) when a folder on the way is a link, OSError when the disk refuses.
     """
     user, name = _split(bot_id)
+    aside: list[tuple[str, ...]] = []
+    home = tree.open_directory(paths.home)
+    try:
+        trash = _make(home, TRASH, TRASH)
+        try:
+            for top in ("bots", "logs"):
+                grave = _set_aside(home, (top, user), name, trash)
+                if grave is not None:
+                    aside.append(grave)
+                remove_if_empty(home, (top, user))
+        finally:
+            os.close(trash)
+    finally:
+        os.close(home)
+    return aside
+
+
+def _set_aside(home: int, folder: tuple[str, ...], name: str, trash: int) -> tuple[str, ...] | None:
+    """Where it is now, below the home; None when there was nothing."""
+    grave = f"{'+'.join((*folder, name))[-200:]}.{secrets.token_hex(6)}"
+    try:
+        parent = tree.descend(home, folder)
+    except FileNotFoundError:
+        return None
+    try:
+        try:
+            _bury(parent, name, trash, grave)
+        except OSError as error:
+            if error.errno != errno.EXDEV:
+                raise
+            # Its folder is on a file system of its own; the grave has to be on the same one.
+            grave = GRAVE_PREFIX + secrets.token_hex(6)
+            _bury(parent, name, parent, grave)
+            return (*folder, grave)
+    except FileNotFoundError:
+        return None
+    finally:
+        os.close(parent)
+    return (TRASH, grave)
+
+
+def destroy(paths: Paths, aside: list[tuple[str, ...]]) -> tree.Removed:
+    """Remove what `set_aside` named. May take long: call it in a thread. Problems are in the result."""
     done = tree.Removed()
     home = tree.open_directory(paths.home)
     try:
-        for top in ("bots", "logs"):
-            part = remove(home, (top, user, name))
+        for parts in aside:
+            part = remove(home, parts)
             done.entries += part.entries
             done.bytes += part.bytes
             done.problems += part.problems
-            remove_if_empty(home, (top, user))
+            if parts[0] != TRASH:
+                remove_if_empty(home, parts[:-1])
     finally:
         os.close(home)
     return done
@@ -164,7 +209,7 @@ def _remove_through(
     grave = os.open(grave_name, tree.DIRECTORY, dir_fd=place)
     try:
         _check(parent, name, shown, identity)
-        _bury(parent, name, grave)
+        _bury(parent, name, grave, "0")
         try:
             _check(grave, "0", shown, identity)
             if needed is not None and needed():
@@ -192,12 +237,12 @@ def _check(parent: int, name: str, shown: str, identity: tuple[int, int] | None)
         raise BotdError("conflict", f"{shown} was replaced by something else meanwhile; it was left alone")
 
 
-def _bury(parent: int, name: str, grave: int) -> None:
+def _bury(parent: int, name: str, grave: int, below: str) -> None:
     try:
-        os.rename(name, "0", src_dir_fd=parent, dst_dir_fd=grave)
+        os.rename(name, below, src_dir_fd=parent, dst_dir_fd=grave)
     except PermissionError:
         tree.make_writable(parent, name)
-        os.rename(name, "0", src_dir_fd=parent, dst_dir_fd=grave)
+        os.rename(name, below, src_dir_fd=parent, dst_dir_fd=grave)
 
 
 def _make_all(home: int, parts: tuple[str, ...], shown: str) -> None:

@@ -110,8 +110,8 @@ MUTANTS = [
     ),
     lifecycle(
         "a running life never settles",
-        'deadline=Deadline("settle", _together(c.now + c.policy.settle_s)),',
-        "deadline=None,",
+        'Deadline("settle", math.ceil((c.now + c.policy.settle_s) * 10.0) / 10.0)',
+        "None",
     ),
     lifecycle(
         "the row of failures is never reset",
@@ -151,10 +151,14 @@ MUTANTS = [
     lifecycle("a permanent failure is tried again", "    if event.permanent:", "    if False:", DIALOGUES),
     lifecycle("a crash is taken for a wish", "wanted=state.wanted and not down,", "wanted=False,"),
     lifecycle("a quota only restarts", 'down = event.cause == "quota"', "down = False", DIALOGUES),
-    lifecycle("a reboot leaves the old pid", "        wanted=wanted,\n        pid=None,", "        wanted=wanted,"),
+    lifecycle(
+        "a reboot leaves the old pid",
+        '        _without_life(state, c),\n        phase="stopped",',
+        '        state,\n        phase="stopped",',
+    ),
     lifecycle(
         "a reboot stops everything",
-        "    if not wanted:\n        return Decision(clean, notes)\n    waiting",
+        "    if not state.wanted:\n        return Decision(clean, notes)\n    waiting",
         "    return Decision(clean, notes)\n    waiting",
     ),
     Mutant("the cap is skipped", "restart.py", "delay = min(delay, policy.max_delay_s)", "pass", RESTART),

@@ -20,6 +20,11 @@ root_only = pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
 ODD = ["new\nline", "tab\t", "\udcff\udc80", "-rf", "*", " ", "é", "x" * 255, "\x1b[31m"]
 
 
+def remove_bot(paths, id):
+    """As the daemon does it: out of the way first, destroyed in a thread."""
+    return folders.destroy(paths, folders.set_aside(paths, id))
+
+
 @pytest.fixture
 def paths():
     home = tempfile.mkdtemp(prefix="b", dir="/tmp")
@@ -131,7 +136,7 @@ def test_what_was_planted_in_place_of_a_folder_is_refused(paths, victim, place, 
 
 @pytest.mark.parametrize("id", ["", "shop", "alice/", "/shop", "../shop", "alice/..", "alice/a/b", "alice/\n", "A/b"])
 def test_what_is_no_id_touches_nothing(paths, id):
-    for call in (folders.prepare, folders.remove_bot):
+    for call in (folders.prepare, remove_bot):
         with pytest.raises(BotdError):
             call(paths, id)
     assert everything(paths.home) == EMPTY
@@ -206,7 +211,7 @@ def test_a_bot_goes_with_all_it_has_and_its_neighbours_stay(paths):
     for bot in ("alice/shop", "alice/other", "bob/shop"):
         folders.prepare(paths, bot)
     nest(paths.bot_data("alice/shop"), 5)
-    done = folders.remove_bot(paths, "alice/shop")
+    done = remove_bot(paths, "alice/shop")
     assert done.problems == []
     assert done.entries == 2 + 5 + 1 + 1
     assert done.bytes > 0
@@ -214,13 +219,13 @@ def test_a_bot_goes_with_all_it_has_and_its_neighbours_stay(paths):
     assert not os.path.exists(paths.bot_logs("alice/shop"))
     assert os.path.isdir(paths.bot_data("alice/other"))
     assert os.path.isdir(paths.bot_data("bob/shop"))
-    folders.remove_bot(paths, "alice/other")
-    folders.remove_bot(paths, "bob/shop")
+    remove_bot(paths, "alice/other")
+    remove_bot(paths, "bob/shop")
     assert everything(paths.home) == EMPTY
 
 
 def test_removing_what_is_not_there_is_no_error(paths):
-    assert folders.remove_bot(paths, "alice/shop") == tree.Removed()
+    assert remove_bot(paths, "alice/shop") == tree.Removed()
     assert everything(paths.home) == EMPTY
 
 
@@ -239,7 +244,7 @@ def test_odd_names_and_special_files(paths, victim):
         os.link(f"{victim}/precious", f"{data}/hard")
         if os.geteuid() == 0:
             os.mknod(f"{data}/null", stat.S_IFCHR | 0o600, os.makedev(1, 3))
-        done = folders.remove_bot(paths, "alice/shop")
+        done = remove_bot(paths, "alice/shop")
     assert done.problems == []
     assert everything(paths.home) == EMPTY
 
@@ -252,7 +257,7 @@ def test_depth_does_not_matter_and_takes_no_descriptors(paths):
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (max(64, len(os.listdir("/proc/self/fd")) + 16), hard))
     try:
-        done = folders.remove_bot(paths, "alice/shop")
+        done = remove_bot(paths, "alice/shop")
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
     assert done.problems == []
@@ -277,7 +282,7 @@ def test_without_privileges_read_only_folders_go_too():
                 os.chmod(f"{data}/{mode:o}/{folder}", mode)
         os.chmod(data, 0o500)
         os.chmod(paths.bot("alice/shop"), 0o500)
-        return [folders.remove_bot(paths, "alice/shop").problems, everything(paths.home)]
+        return [remove_bot(paths, "alice/shop").problems, everything(paths.home)]
 
     try:
         assert as_nobody(removed) == [[], EMPTY]
@@ -301,7 +306,7 @@ def test_what_cannot_be_removed_without_privileges_is_named_and_the_rest_goes():
         os.mkdir(f"{data}/of-root")
         for name in ("of-root/file", "free"):
             open(f"{data}/{name}", "w").close()
-        problems = as_nobody(lambda: folders.remove_bot(paths, "alice/shop").problems)
+        problems = as_nobody(lambda: remove_bot(paths, "alice/shop").problems)
         assert any("of-root" in problem and "denied" in problem for problem in problems)
         left = everything(paths.home)
         assert not any("free" in path for path in left)
@@ -318,7 +323,7 @@ def test_files_of_other_owners_go_with_the_bot(paths):
     open(f"{data}/theirs/file", "w").close()
     for path in (f"{data}/theirs/file", f"{data}/theirs"):
         os.chown(path, 65534, 65534)
-    assert folders.remove_bot(paths, "alice/shop").problems == []
+    assert remove_bot(paths, "alice/shop").problems == []
     assert everything(paths.home) == EMPTY
 
 
@@ -332,7 +337,7 @@ def test_a_mount_in_it_is_never_crossed(paths, victim):
         pytest.skip("mounting is not allowed here")
     try:
         # Bound from the same file system: only the kernel knows that it is a mount.
-        done = folders.remove_bot(paths, "alice/shop")
+        done = remove_bot(paths, "alice/shop")
         assert any("a mount point, left alone" in problem for problem in done.problems)
     finally:
         point = subprocess.run(["findmnt", "-rno", "TARGET"], capture_output=True, text=True).stdout
@@ -348,7 +353,7 @@ def test_a_folder_on_a_file_system_of_its_own_is_removed_in_place(paths):
     try:
         folders.prepare(paths, "alice/shop")
         nest(paths.bot_data("alice/shop"), 50)
-        done = folders.remove_bot(paths, "alice/shop")
+        done = remove_bot(paths, "alice/shop")
         assert done.problems == []
         assert os.listdir(paths.bots) == []
     finally:
@@ -358,11 +363,11 @@ def test_a_folder_on_a_file_system_of_its_own_is_removed_in_place(paths):
 def test_a_link_in_place_of_the_bot_is_unlinked_and_one_above_it_refused(paths, victim):
     os.mkdir(f"{paths.bots}/alice")
     os.symlink(victim, paths.bot("alice/shop"))
-    assert folders.remove_bot(paths, "alice/shop").problems == []
+    assert remove_bot(paths, "alice/shop").problems == []
     assert not os.path.lexists(paths.bot("alice/shop"))
     os.symlink(os.path.dirname(victim), f"{paths.bots}/bob")
     with pytest.raises(BotdError) as refused:
-        folders.remove_bot(paths, f"bob/{os.path.basename(victim)}")
+        remove_bot(paths, f"bob/{os.path.basename(victim)}")
     assert refused.value.kind == "conflict"
 
 
@@ -444,7 +449,7 @@ def test_links_that_are_swapped_in_while_it_removes_never_lead_out(paths, victim
             except (OSError, BotdError):
                 pass
             try:
-                folders.remove_bot(paths, "alice/shop")
+                remove_bot(paths, "alice/shop")
                 folders.usage(paths.bot("alice/shop"))
             except (BotdError, OSError):
                 pass
@@ -459,3 +464,17 @@ def test_links_that_are_swapped_in_while_it_removes_never_lead_out(paths, victim
     shutil.rmtree(f"{victim}/sub/shop")
     shutil.rmtree(f"{victim}/sub/sub", ignore_errors=True)
     shutil.rmtree(f"{victim}/sub/more", ignore_errors=True)
+
+
+def test_a_new_bot_of_the_same_id_keeps_its_folders_while_the_old_ones_go(paths):
+    folders.prepare(paths, "alice/shop")
+    with open(f"{paths.bot_data('alice/shop')}/old", "w") as file:
+        file.write("x")
+    names = folders.set_aside(paths, "alice/shop")
+    folders.prepare(paths, "alice/shop")
+    assert os.listdir(paths.bot_data("alice/shop")) == []
+    with open(f"{paths.bot_data('alice/shop')}/new", "w") as file:
+        file.write("y")
+    assert folders.destroy(paths, names).problems == []
+    assert os.listdir(paths.bot_data("alice/shop")) == ["new"]
+    assert os.listdir(f"{paths.home}/trash") == []
