@@ -48,7 +48,8 @@ def conceive(start: Start, journal: Journal, cages: Cages) -> tuple[Life, int, i
     """
     if start.gen <= journal.spent.get(start.id, -1):
         spent = journal.spent[start.id]
-        raise Refused("released", f"generation {start.gen} of {start.id} was used already (the highest is {spent})")
+        text = f"generation {start.gen} of {start.id} was used already (the highest is {spent})"
+        raise Refused("released", text, spent)
     crash_point("start-checked")
     life = Life(start.id, start.gen)
     try:
@@ -101,6 +102,7 @@ def deliver(
         if life.facts["start_ticks"] is None:
             raise OSError(errno.ESRCH, "it was killed before it started")
         step = "logs"
+        output.check(folder)
         for name, fd in (("out", gate.out), ("err", gate.err)):
             life.sources.append(output.attach(fd, folder, name, max_bytes, keep))
         step = "journal"

@@ -67,6 +67,13 @@ class Cgroup(Cage):
         return 0 if self.empty() else self.kill(main)
 
     def remove(self) -> bool:
+        try:
+            os.rmdir(self._folder)
+            return True
+        except FileNotFoundError:
+            return True
+        except OSError:
+            pass  # somebody is inside, or the bot made folders of its own
         for folder in reversed(self._folders()):
             try:
                 os.rmdir(folder)

@@ -19,7 +19,7 @@ from botd.keeper.crash import crash_point
 from botd.keeper.launch import parse_report
 from botd.keeper.lean import SIGCONT, SIGKILL, send_signal
 from botd.keeper.life import Life, status_words
-from botd.keeper.loop import ENDED
+from botd.keeper.loop import ENDED, READ
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -58,6 +58,7 @@ class Ends:
         self._remains, self._reserve = remains, reserve
         self._publish, self._complain = publish, complain
         self._zombies: dict[tuple[str, int], float] = {}
+        self._on_end = self._ended
 
     # Asked for
 
@@ -69,7 +70,7 @@ class Ends:
         if life.kill_at is None or deadline < life.kill_at:
             life.kill_at = deadline
             if grace > 0:
-                self._loop.after(grace, lambda: self._kill(life))
+                self._kill_after(grace, life.key)
         if grace <= 0:
             self._kill(life)
         elif number != life.stop_signal:
@@ -87,14 +88,24 @@ class Ends:
         except OSError as error:
             self._trouble(life, error)
         send_signal(life.pidfd, SIGKILL)
-        self._loop.after(_KILL_AGAIN_S, lambda: self._kill(life))
+        self._kill_after(_KILL_AGAIN_S, life.key)
+
+    def _kill_after(self, seconds: float, key: tuple[str, int]) -> None:
+        # By its name: most lives end long before, and nothing of them shall stay until then.
+        self._loop.after(seconds, lambda: self._overdue(key))
+
+    def _overdue(self, key: tuple[str, int]) -> None:
+        life = self._lives.get(key)
+        # A bot that was deleted and made again begins with the same numbers: only a life whose own time is up.
+        if life is not None and life.kill_at is not None and monotonic() >= life.kill_at:
+            self._kill(life)
 
     # Seen
 
     def follow(self, life: Life) -> None:
         """Take a live life into the table, and see to its end from now on."""
         self._lives.add(life)
-        self._loop.watch(life.pidfd, lambda: self._ended(life))
+        self._loop.watch(life.pidfd, self._on_end, READ, life)
 
     def _ended(self, life: Life) -> None:
         """The main process ended, or so its pidfd says."""
@@ -240,8 +251,8 @@ class Ends:
             if life.final is not None:
                 life.final["cpu_s"] = round(usage.ru_utime + usage.ru_stime, 6)
                 life.final["max_rss"] = usage.ru_maxrss * 1024
-        if life.cage is not None and not self._remains.bury(life.id, life.cage):
-            self._complain(f"processes of {life.id} have not ended: {life.cage.path}")
+        if life.cage is not None:
+            self._remains.bury(life.id, life.cage)
         life.cage = None
         life.close()
         self._remains.reaped()

@@ -61,7 +61,7 @@ class Keeper:
         if journal.damaged:
             log(f"{journal.damaged} damaged lines of the journal were skipped")
         self._in_journal = len(journal.open)
-        output, remains = Output(loop, log), Remains(lives)
+        output, remains = Output(loop, log), Remains(lives, log)
         self._socket = os.path.join(run, "keeper.sock")
         self._door = door = Door(loop, reserve, log)
         respawner = Respawner(
@@ -81,6 +81,7 @@ class Keeper:
             nursery is not None, self._leave, log,
         )  # fmt: skip
         door.open(self._socket, dispatch.on_message, dispatch.on_lost)
+        loop.after_turn.append(remains.tidy)
 
         wakeup, ring = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
 

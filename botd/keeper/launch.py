@@ -37,6 +37,11 @@ _SIGCHLD = 17
 _libc = ctypes.PyDLL(None, use_errno=True)
 _pidfd_slot = ctypes.c_int(-1)
 _clone_args = (ctypes.c_uint64 * 11)()
+# Made once: what is not allocated at a fork is no page that the forking process has to copy after it.
+_clone_call = ctypes.c_long(_SYS_CLONE3), ctypes.byref(_clone_args), ctypes.c_size_t(ctypes.sizeof(_clone_args))
+_clone_args[1] = ctypes.addressof(_pidfd_slot)
+_ON = ctypes.c_ulong(1)
+_ZEROS = (ctypes.c_ulong(0),) * 3
 
 
 class Command:
@@ -94,10 +99,10 @@ class Pipes:
     def __init__(self, uid: int | None) -> None:
         fds: list[int] = []
         try:
-            for _ in range(4):
-                fds += os.pipe2(os.O_CLOEXEC)
-            for fd in (fds[2], fds[4], fds[6]):
-                os.set_blocking(fd, False)
+            fds += os.pipe2(os.O_CLOEXEC)
+            for _ in range(3):
+                # The bot's ends are opened anew, without this; a report fits into its pipe.
+                fds += os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
             if uid is not None:
                 for fd in (fds[5], fds[7]):
                     os.fchown(fd, uid, -1)
@@ -128,7 +133,7 @@ class Pipes:
 
 def subreaper() -> None:
     """Make this process the parent of every orphan among its descendants."""
-    _prctl(_PR_SET_CHILD_SUBREAPER, 1)
+    _prctl(_PR_SET_CHILD_SUBREAPER, _ON)
 
 
 def launch(command: Command, lock: int, cgroup: int | None) -> Gate:
@@ -175,18 +180,27 @@ def clone(cgroup: int | None, of_parent: bool = False) -> tuple[int, int]:
     """
     into = 0 if cgroup is None else _CLONE_INTO_CGROUP
     _clone_args[0] = into | _CLONE_PIDFD | (_CLONE_PARENT if of_parent else 0)
-    _clone_args[1] = ctypes.addressof(_pidfd_slot)
     _clone_args[4] = 0 if of_parent else _SIGCHLD
     _clone_args[10] = 0 if cgroup is None else cgroup
-    pid = _libc.syscall(_SYS_CLONE3, ctypes.byref(_clone_args), ctypes.c_size_t(ctypes.sizeof(_clone_args)))
+    pid = _libc.syscall(*_clone_call)
     if pid < 0:
         number = ctypes.get_errno()
         raise OSError(number, os.strerror(number))
     return pid, _pidfd_slot.value
 
 
-def child(command: Command, lock: int, wait: int, report: int, out: int, err: int) -> NoReturn:
-    """The child's whole life before exec. It never returns and never raises."""
+def settle() -> None:
+    """Set what every program starts with and a child inherits: no_new_privs, umask, signals. OSError: it cannot be."""
+    _prctl(_PR_SET_NO_NEW_PRIVS, _ON)
+    os.umask(0o077)
+    exec_signals()
+
+
+def child(command: Command, lock: int, wait: int, report: int, out: int, err: int, settled: bool = False) -> NoReturn:
+    """The child's whole life before exec. It never returns and never raises.
+
+    `settled`: its parent has done what `settle` does.
+    """
     step = "gate"
     status = STEP_FAILED
     try:
@@ -209,9 +223,9 @@ def child(command: Command, lock: int, wait: int, report: int, out: int, err: in
             os.setresgid(command.gid, command.gid, command.gid)
             step = "setuid"
             os.setresuid(command.uid, command.uid, command.uid)
-        step = "no_new_privs"
-        _prctl(_PR_SET_NO_NEW_PRIVS, 1)
-        os.umask(0o077)
+        if not settled:
+            step = "no_new_privs"
+            settle()
         step = "stdin"
         os.dup2(os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC), 0)
         step = "stdout"
@@ -221,8 +235,6 @@ def child(command: Command, lock: int, wait: int, report: int, out: int, err: in
         os.dup2(os.open(f"/proc/self/fd/{err}", os.O_RDWR | os.O_CLOEXEC), 2)
         step = "chdir"
         os.chdir(command.cwd)
-        step = "signals"
-        exec_signals()
         if command.subreaper:
             step = "subreaper"
             subreaper()
@@ -260,7 +272,7 @@ def parse_report(data: bytes) -> tuple[str, int | None, str]:
     return step, int(number) or None if number.isdigit() else None, words
 
 
-def _prctl(option: int, value: int) -> None:
-    if _libc.prctl(option, ctypes.c_ulong(value), *(ctypes.c_ulong(0),) * 3) != 0:
+def _prctl(option: int, value: ctypes.c_ulong) -> None:
+    if _libc.prctl(option, value, *_ZEROS) != 0:
         number = ctypes.get_errno()
         raise OSError(number, os.strerror(number))

@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from botd.keeper.cage import Cage
-    from botd.keeper.logs import Source
+    from botd.keeper.source import Source
     from botd.keeper.wire import Message
 
 STALE, NOTHING, STARTED, RUNNING, FINAL = range(-1, 4)

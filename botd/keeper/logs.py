@@ -16,12 +16,15 @@ kill between any two of them neither loses nor doubles:
 from __future__ import annotations
 
 import errno
-import fcntl
 import os
 from struct import pack
 from time import time
 
 from botd.keeper.crash import crash_point
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from botd.keeper.source import Source
 
 INDEX_RECORD = 16
 INDEX_EVERY_S = 0.1
@@ -30,33 +33,12 @@ MOVE_LIMIT = 1024 * 1024
 """At most this much of one bot's output per turn, so that a flood starves nobody."""
 
 _PAST_LEAST, _PAST_MOST = 4096, 65536
-_F_SETPIPE_SZ, _F_GETPIPE_SZ = 1031, 1032
-_GROWN = 1024 * 1024
 _MOVE, _NONBLOCK = 1, 2
 _ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EMFILE, errno.ENFILE, errno.ENOMEM)
 
 
 class Full(Exception):
     """The file cannot take bytes now (disk full, quota, descriptors short); they stay in the pipe. args: the cause."""
-
-
-class Source:
-    """The read end of one pipe, its capacity in bytes, and the sink it flows into.
-
-    `final` once nothing will be written to it any more.
-    """
-
-    __slots__ = ("capacity", "fd", "final", "sink")
-
-    def __init__(self, fd: int, sink: Sink) -> None:
-        self.fd, self.sink = fd, sink
-        self.final = False
-        self.capacity = _fcntl(fd, _F_GETPIPE_SZ, 0) or 65536
-
-    def grow(self) -> None:
-        """Make the pipe larger after it was found full; a limit on pipe memory is simply respected."""
-        if self.capacity < _GROWN:
-            self.capacity = _fcntl(self.fd, _F_SETPIPE_SZ, _GROWN) or _GROWN
 
 
 class Sink:
@@ -82,9 +64,19 @@ class Sink:
         """Whether the file is long enough and the end of its last line is looked for."""
         return self._seek >= 0
 
-    def check(self) -> None:
-        """Make the folder and see that it is one. A silent bot needs no more: files are made by their first byte."""
-        os.close(open_folder(self.folder))
+    def mend(self) -> None:
+        """Finish a rotation that a killed keeper cut short; the bot may never write again. OSError: a broken file."""
+        if self._fd >= 0:
+            return
+        folder = self._folder()
+        try:
+            self._complete(folder)
+        except OSError as error:
+            if error.errno not in _ROOM:
+                raise
+            # The next byte tries again, and readers know such files.
+        finally:
+            os.close(folder)
 
     def open(self) -> None:
         """Open the file (finishing a rotation that was cut short). `Full` when there is no room, OSError otherwise."""
@@ -110,6 +102,9 @@ class Sink:
         BlockingIOError when it is empty, `Full` when the file cannot take it, OSError for a broken file.
         """
         if self._fd < 0:
+            # A bot that never printed leaves no files, and its end costs no opening of them.
+            if not source.has_bytes():
+                return 0
             self.open()
         try:
             if self._offset >= self.max_bytes:
@@ -268,10 +263,3 @@ def open_folder(path: str) -> int:
     except FileNotFoundError:
         os.makedirs(path, 0o700, exist_ok=True)
         return os.open(path, flags)
-
-
-def _fcntl(fd: int, command: int, value: int) -> int | None:
-    try:
-        return fcntl.fcntl(fd, command, value)
-    except OSError:
-        return None

@@ -10,6 +10,7 @@ from time import monotonic
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from typing import Any
 
 READ, WRITE, ONCE, ENDED = select.EPOLLIN, select.EPOLLOUT, select.EPOLLONESHOT, 0
 
@@ -25,16 +26,17 @@ class Loop:
     def __init__(self, on_error: Callable[[Exception], None]) -> None:
         self._on_error = on_error
         self._epoll = select.epoll()
-        self._watched: dict[int, Callable[[], None]] = {}
+        self._watched: dict[int, tuple[Any, ...]] = {}
         self._timers: list[tuple[float, int, Callable[[], None]]] = []
         self._count = 0
         self.slow: deque[Callable[[], None]] = deque()
         self.after_turn: list[Callable[[], None]] = []
         self.running = True
 
-    def watch(self, fd: int, callback: Callable[[], None], events: int = READ) -> None:
+    def watch(self, fd: int, callback: Callable[..., None], events: int = READ, *subject: Any) -> None:
+        """Call `callback(*subject)` when the descriptor is ready: a subject is a fifth of what a closure takes."""
         self._epoll.register(fd, events)
-        self._watched[fd] = callback
+        self._watched[fd] = (callback, *subject)
 
     def change(self, fd: int, events: int) -> None:
         self._epoll.modify(fd, events)
@@ -62,9 +64,9 @@ class Loop:
         else:
             timeout = -1.0
         for fd, _events in self._epoll.poll(timeout, _EVENTS_PER_TURN):
-            callback = self._watched.get(fd)
-            if callback is not None:
-                self._call(callback)
+            call = self._watched.get(fd)
+            if call is not None:
+                self._call(*call)
         if self._timers:
             now = monotonic()
             while self._timers and self._timers[0][0] <= now:
@@ -74,8 +76,8 @@ class Loop:
         for callback in self.after_turn:
             self._call(callback)
 
-    def _call(self, callback: Callable[[], None]) -> None:
+    def _call(self, callback: Callable[..., None], *subject: Any) -> None:
         try:
-            callback()
+            callback(*subject)
         except Exception as error:  # noqa: BLE001  # one bot's trouble must not become every bot's
             self._on_error(error)

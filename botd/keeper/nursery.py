@@ -10,12 +10,13 @@ from __future__ import annotations
 
 import _socket
 import errno
+import gc
 import marshal
 import os
 from time import monotonic
 
 from botd.keeper import wire
-from botd.keeper.launch import LOCK_FD, Command, Gate, Pipes, child, clone
+from botd.keeper.launch import LOCK_FD, Command, Gate, Pipes, child, clone, settle
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -141,11 +142,14 @@ def _serve(sock: Socket) -> NoReturn:
         sock = _socket.socket(fileno=63)
         os.set_inheritable(63, False)
         buffer = bytearray(wire.PACKET_LIMIT)
+        # Nothing here makes a cycle, and a collection would touch every page that is shared with the keeper.
+        gc.disable()
+        settled = _settled()
         while True:
             data, fds = wire.receive_bytes(sock, buffer, blocking=True)
             if not data:
                 break
-            answer, pidfd = _deliver(data, fds)
+            answer, pidfd = _deliver(data, fds, settled)
             wire.send_bytes(sock, marshal.dumps(answer), pidfd, blocking=True)
             wire.close_all((*fds, *pidfd))
     except OSError:
@@ -154,7 +158,15 @@ def _serve(sock: Socket) -> NoReturn:
         os._exit(status)
 
 
-def _deliver(data: bytes, fds: list[int]) -> tuple[tuple[int, int], list[int]]:
+def _settled() -> bool:
+    try:
+        settle()
+    except OSError:
+        return False  # each child tries for itself, and can say which step failed
+    return True
+
+
+def _deliver(data: bytes, fds: list[int], settled: bool) -> tuple[tuple[int, int], list[int]]:
     """((pid, errno), [pidfd]) of a new child."""
     command = Command.__new__(Command)
     for name, value in zip(Command.__slots__, marshal.loads(data), strict=True):
@@ -167,5 +179,5 @@ def _deliver(data: bytes, fds: list[int]) -> tuple[tuple[int, int], list[int]]:
     except OSError as error:
         return (-1, error.errno or 0), []
     if pid == 0:
-        child(command, lock, wait, report, out, err)
+        child(command, lock, wait, report, out, err, settled)
     return (pid, 0), [pidfd]

@@ -5,8 +5,9 @@ from __future__ import annotations
 import errno
 import os
 
-from botd.keeper.logs import Full, Sink, Source
+from botd.keeper.logs import Full, Sink, open_folder
 from botd.keeper.loop import ONCE, READ, Loop
+from botd.keeper.source import Source
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -28,20 +29,24 @@ class Output:
         self._sinks: dict[tuple[str, str], Sink] = {}
         self._resting: list[Source] = []
         self._stuck: set[tuple[str, str]] = set()
+        self._on_bytes = self._flow
+
+    def check(self, folder: str) -> None:
+        """Make a log folder and see that it is one. A silent bot needs no more: files are made by their first byte."""
+        os.close(open_folder(folder))
 
     def attach(self, fd: int, folder: str, name: str, max_bytes: int, keep: int) -> Source:
-        """Let a pipe flow into folder/name.log from now on. OSError when the file may not be opened at all."""
+        """Let a pipe flow into folder/name.log from now on."""
         key = (folder, name)
         sink = self._sinks.get(key)
         if sink is None:
             sink = Sink(folder, name, max_bytes, keep)
         sink.max_bytes, sink.keep = max_bytes, keep
         source = Source(fd, sink)
-        sink.check()
+        # Behind a former life's pipe it waits for its turn.
+        self._loop.watch(fd, self._on_bytes, 0 if sink.sources else READ | ONCE, source)
         self._sinks[key] = sink
         sink.sources.append(source)
-        self._loop.watch(fd, lambda: self._flow(source), 0)
-        self._arm(sink)
         return source
 
     def limits(self, folder: str, max_bytes: int, keep: int) -> None:

@@ -174,8 +174,10 @@ class Recovery:
         try:
             for name in list(pipes):
                 os.set_blocking(pipes[name], False)
-                life.sources.append(self._output.attach(pipes[name], folder, name, max_bytes, keep))
+                source = self._output.attach(pipes[name], folder, name, max_bytes, keep)
+                life.sources.append(source)
                 del pipes[name]
+                source.sink.mend()
         except OSError:
             for source in life.sources:
                 self._output.finish(source)

@@ -81,9 +81,9 @@ class Starts:
         self._ends.never_lived(*key, "stopped", None, "it was stopped before it was started")
         return True
 
-    def refuse(self, life_id: str, gen: int | None, why: str, text: str) -> None:
-        """Say that nothing was done; the generation is not spent by it."""
-        self._door.note({"op": "refused", "id": life_id, "gen": gen, "why": why, "text": text})
+    def refuse(self, life_id: str, gen: int | None, why: str, text: str, spent: int = 0) -> None:
+        """Say that nothing was done; the generation is not spent by it. `spent`: the highest one that is, if known."""
+        self._door.note({"op": "refused", "id": life_id, "gen": gen, "why": why, "text": text, "spent": spent})
 
     def _pump(self) -> None:
         """Let a few starts be under way at a time, one step of one of them in a turn of the loop."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 
 import pytest
@@ -217,3 +218,33 @@ def test_limits_and_history_are_the_same_after_a_restart(make_fleet):
 def _knows_exits():
     release = os.uname().release.split("-")[0].split(".")
     return (int(release[0]), int(release[1])) >= (6, 15)
+
+
+def test_an_older_database_under_a_running_fleet(make_fleet):
+    """What runs is taken over, what is on no record is named and kept, and numbers that were used are passed over."""
+    fleet = make_fleet(foreground=True).up()
+    fleet.create("alice/old", "sleep")
+    fleet.create("alice/down", "sleep")
+    fleet.down()
+    copy = f"{fleet.home}/older.db"
+    shutil.copy(f"{fleet.home}/botd.db", copy)
+    fleet.up()
+    for _ in range(3):
+        fleet.rpc("bots.restart", select={"any": [{"id": "alice/old"}, {"id": "alice/down"}]})
+    fleet.rpc("bots.stop", select={"any": [{"id": "alice/down"}]})
+    fleet.create("alice/new", "sleep")
+    before = fleet.pids()
+    fleet.down()
+    for name in ("botd.db", "botd.db-wal"):
+        if os.path.exists(f"{fleet.home}/{name}"):
+            os.unlink(f"{fleet.home}/{name}")
+    os.rename(copy, f"{fleet.home}/botd.db")
+    fleet.up()
+    assert fleet.pids()["alice/old"] == before["alice/old"]
+    assert "alice/new" not in fleet.pids()
+    warnings = " ".join(warning["text"] for warning in fleet.rpc("daemon.status")["warnings"])
+    assert f"alice/new (pid {before['alice/new']})" in warnings
+    os.kill(before["alice/new"], 0)
+    fleet.wait("running", "alice/down")
+    items = fleet.rpc("system.cleanup")["items"]
+    assert [item["action"] for item in items if item["kind"] == "stray"] == ["removed"]

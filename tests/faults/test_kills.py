@@ -151,7 +151,8 @@ def check_logs(fleet):
     complete = 0
     for i in range(BOTS):
         folder = Path(fleet.home, "logs", name(i))
-        assert not (folder / "err.log").read_text(), name(i)
+        # Nobody wrote to it: the file was never made.
+        assert not (folder / "err.log").exists(), name(i)
         lives = defaultdict(list)
         for line in (folder / "out.log").read_text().splitlines():
             word, life, number = line.split()
@@ -189,7 +190,8 @@ def test_both_at_once_again_and_again(busy):
     assert stopped["summary"]["failed"] == 0, stopped
     for i in range(BOTS):
         assert "code 99" not in "".join(event["text"] for event in busy.events(name(i), kind="exited"))
-        assert "witness lock" not in Path(busy.home, "logs", name(i), "err.log").read_text()
+        errors = Path(busy.home, "logs", name(i), "err.log")
+        assert not errors.exists() or "witness lock" not in errors.read_text()
 
 
 def _kernel():

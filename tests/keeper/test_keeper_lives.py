@@ -8,7 +8,7 @@ import stat
 from pathlib import Path
 
 import pytest
-from keeper_house import ENV, PYTHON, alive, until
+from keeper_house import ENV, PYTHON, House, alive, until
 
 
 def sh(script: str) -> list[str]:
@@ -106,6 +106,22 @@ print(json.dumps({
     assert seen["nonblock"] == [True, True]
     assert {k: v for k, v in seen["env"].items() if k != "LC_CTYPE"} == ENV
     assert seen["cwd"] == house.home
+
+
+@pytest.mark.parametrize("without", ["", "nursery"])
+def test_what_is_inherited_does_not_depend_on_who_forks(without):
+    """Asked of a program that, unlike Python, changes none of it by itself."""
+    house = House(without=without)
+    try:
+        keeper = house.up()
+        keeper.start("u/bot", 1, ["grep", "-E", "^(NoNewPrivs|SigIgn|SigBlk|Umask):", "/proc/self/status"])
+        keeper.expect("exited", "u/bot", 1)
+        seen = dict(line.split(":\t") for line in house.log("u/bot").decode().splitlines())
+        reserved = 1 << 31 | 1 << 32
+        assert int(seen.pop("SigIgn"), 16) & ~reserved == 0
+        assert seen == {"NoNewPrivs": "1", "SigBlk": "0" * 16, "Umask": "0077"}
+    finally:
+        house.close()
 
 
 def test_sigpipe_is_back_to_its_default(house):
@@ -337,3 +353,20 @@ def test_many(house):
         keeper.ack(f"u/bot{n}", 1)
     pong = keeper.ping()
     assert (pong["live"], pong["unacknowledged"]) == (0, 0)
+
+
+def test_the_grace_of_a_former_bot_does_not_reach_the_next_one_of_its_name(house):
+    """Deleted and made again, a bot begins with the same generation; what was to happen to the first is over."""
+    keeper = house.up()
+    keeper.start("u/bot", 1, ["/bin/sleep", "600"])
+    keeper.stop("u/bot", 1, grace_s=0.5)
+    keeper.expect("exited", "u/bot", 1)
+    keeper.ack("u/bot", 1)
+    keeper.send({"op": "forget", "id": "u/bot"})
+    keeper.expect("forgotten", "u/bot")
+    keeper.start("u/bot", 1, ["/bin/sleep", "600"])
+    # A deaf neighbour is killed when its own, later grace is over: by then the first one's would have struck.
+    keeper.start("u/deaf", 1, ["/bin/sleep", "600"])
+    keeper.stop("u/deaf", 1, signal.SIGCONT, grace_s=0.8)
+    keeper.expect("exited", "u/deaf", 1)
+    assert keeper.ping()["live"] == 1

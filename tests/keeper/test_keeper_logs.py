@@ -13,7 +13,8 @@ from keeper_house import PYTHON, until
 from test_keeper_recovery import crash_points
 
 from botd.keeper import logs
-from botd.keeper.logs import Full, Sink, Source
+from botd.keeper.logs import Full, Sink
+from botd.keeper.source import Source
 
 COUNT = """
 import sys
@@ -175,6 +176,53 @@ def test_a_line_without_end_is_cut(house):
     assert house.log("u/bot") == b"z" * (50 * 65536)
     sizes = [p.stat().st_size for p in Path(house.path("logs/u/bot")).glob("out.log.*")]
     assert sizes and all(size <= logs.LONGEST_LINE + 1000 + 65536 for size in sizes)
+
+
+def test_who_never_prints_leaves_no_files(house):
+    keeper = house.up()
+    keeper.start("u/silent", 1, ["true"])
+    keeper.expect("exited", "u/silent", 1)
+    keeper.start("u/closing", 1, ["sh", "-c", "exec >&- 2>&-; exec sleep 1000"])
+    keeper.stop("u/closing", 1)
+    keeper.expect("exited", "u/closing", 1)
+    assert os.listdir(house.path("logs/u/silent")) == os.listdir(house.path("logs/u/closing")) == []
+
+
+def test_a_file_is_made_by_its_first_byte(sink, pipe):
+    read, write = pipe
+    source = Source(read, sink)
+    with pytest.raises(BlockingIOError):
+        sink.move(source)
+    assert not os.path.exists(sink.folder)
+    os.write(write, b"late\n")
+    os.close(write)
+    assert sink.move(source) == 5
+    assert sink.move(source) == 0
+    assert Path(sink.folder, "out.log").read_bytes() == b"late\n"
+
+
+@pytest.mark.parametrize("final", [True, False])
+def test_the_end_of_an_empty_pipe_makes_no_file(sink, pipe, final):
+    read, write = pipe
+    source = Source(read, sink)
+    source.final = final
+    if not final:
+        os.close(write)
+    assert sink.move(source) == 0
+    assert not os.path.exists(sink.folder)
+
+
+def test_a_rotation_cut_short_is_finished_without_another_byte(sink):
+    os.makedirs(sink.folder)
+    Path(sink.folder, "out.log").write_bytes(b"one\ntwo\n")
+    Path(sink.folder, "out.log.cut-4").write_bytes(b"two\n")
+    sink.mend()
+    assert {p.name: p.read_bytes() for p in Path(sink.folder).iterdir()} == {
+        "out.log": b"two\n",
+        "out.log.1": b"one\n",
+    }
+    sink.mend()
+    assert Path(sink.folder, "out.log").read_bytes() == b"two\n"
 
 
 def test_the_index_leads_to_the_lines_of_a_time(sink, pipe):

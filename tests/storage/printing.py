@@ -3,7 +3,8 @@
 import os
 from struct import pack
 
-from botd.keeper.logs import Sink, Source
+from botd.keeper.logs import Sink
+from botd.keeper.source import Source
 
 
 class Printer:
