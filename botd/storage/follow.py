@@ -22,6 +22,7 @@ LAG_KEPT = 256 << 10
 LINES_MAX = 2000
 """Lines of one stream that are given out at a time."""
 _READ_MAX = 4 * BLOCK
+_ATTEMPTS = 100
 
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _OPEN = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
@@ -195,40 +196,68 @@ class _Stream:
 
     def _advance(self) -> bool:
         """On to the file that came after this one. Bytes beyond its end were moved there by the rotation."""
-        name = self._name_of(self.inode)
         beyond = max(0, self._offset - os.fstat(self.fd).st_size)
+        own = self.inode
+        for _ in range(_ATTEMPTS):
+            name = self._name_of(own)
+            if name is None:
+                break
+            number = int(name.rpartition(".")[2]) if name != self._log else 0
+            if number < 1:
+                return False
+            fd = self._descriptor(self._log if number == 1 else f"{self._log}.{number - 1}")
+            # A rotation moves the oldest first: where ours has not moved, its neighbour had not either.
+            if inode_of(self._folder, name) == own:
+                if fd < 0:
+                    return False
+                self._take(fd)
+                self._offset = beyond
+                return True
+            if fd >= 0:
+                os.close(fd)
         if name is None:
             # Deleted by a later rotation: how many lines went with the files after it, nobody can tell. Where no
             # rotated files are kept at all, that is how every rotation looks.
             if rotated(os.listdir(self._folder), self._log):
                 self.missed += 1
             return self._open_oldest()
-        number = int(name.rpartition(".")[2]) if name != self._log else 0
-        if number < 1:
-            return False
-        if not self._open(self._log if number == 1 else f"{self._log}.{number - 1}"):
-            return False
-        self._offset = beyond
-        return True
+        return False  # it rotates faster than we look: the next look will do
 
     def _open_oldest(self) -> bool:
         numbers = rotated(os.listdir(self._folder), self._log)
         return self._open(f"{self._log}.{numbers[0]}" if numbers else self._log)
 
     def _open(self, name: str) -> bool:
+        fd = self._descriptor(name)
+        if fd < 0:
+            return False
+        self._take(fd)
+        return True
+
+    def _descriptor(self, name: str) -> int:
+        """Of a regular file; -1 when there is none of that name."""
         try:
             fd = os.open(name, _OPEN, dir_fd=self._folder)
         except OSError:
-            return False
-        st = os.fstat(fd)
-        if not stat.S_ISREG(st.st_mode):
+            return -1
+        if not stat.S_ISREG(os.fstat(fd).st_mode):
             os.close(fd)
-            return False
+            return -1
+        return fd
+
+    def _take(self, fd: int) -> None:
         self.close()
-        self.fd, self.inode = fd, st.st_ino
+        self.fd, self.inode = fd, os.fstat(fd).st_ino
         self._offset, self._inside = 0, False
-        return True
 
     def _name_of(self, inode: int) -> str | None:
-        names = [f"{self._log}.{n}" for n in rotated(os.listdir(self._folder), self._log)]
-        return next((name for name in (self._log, *reversed(names)) if inode_of(self._folder, name) == inode), None)
+        """None when it is gone: seen only by two equal looks, for in between a rotation may be moving everything."""
+        before: list[tuple[str, int | None]] = []
+        for _ in range(_ATTEMPTS):
+            names = [self._log, *(f"{self._log}.{n}" for n in reversed(rotated(os.listdir(self._folder), self._log)))]
+            now = [(name, inode_of(self._folder, name)) for name in names]
+            found = next((name for name, there in now if there == inode), None)
+            if found is not None or now == before:
+                return found
+            before = now
+        return None

@@ -84,7 +84,10 @@ def _request(
 ) -> Answer:
     connection = http.client.HTTPConnection(urlsplit(bot_url).netloc, timeout=timeout)
     try:
-        connection.request(method, path, body, headers)
+        try:
+            connection.request(method, path, body, headers)
+        except (BrokenPipeError, ConnectionResetError):
+            pass  # a server may refuse a body before it has read all of it: its answer is there to be read
         response = connection.getresponse()
         return Answer(response.status, response.read().decode("utf-8", "replace"))
     finally:
