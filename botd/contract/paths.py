@@ -57,10 +57,6 @@ class Paths:
         return f"{self.home}/logs"
 
     @property
-    def secrets(self) -> str:
-        return f"{self.home}/secrets"
-
-    @property
     def config(self) -> str:
         return f"{self.home}/bot_config.json"
 

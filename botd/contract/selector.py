@@ -13,7 +13,7 @@ An `id` without a slash means the caller's own; `*`, `?` and `[...]` make it a p
 
 from __future__ import annotations
 
-from botd.contract.errors import BotdError, invalid, nearest
+from botd.contract.errors import invalid, nearest
 from botd.contract.vocabulary import HEALTH, NAME_RULE, PHASES, is_name, is_user
 
 TYPE_CHECKING = False
@@ -167,6 +167,3 @@ def _describe_clause(clause: Clause) -> str:
     terms += [f"{key}:{clause[key]}" for key in ("user", "phase", "health", "template") if key in clause]
     terms += [f"label:{k}={v}" for k, v in clause.get("labels", {}).items()]
     return ",".join(terms)
-
-
-__all__ = ["ALL", "BotdError", "check", "describe", "from_ids", "is_glob", "parse", "parse_clause"]

@@ -41,7 +41,7 @@ def prepare_home(paths: Paths) -> None:
                 f"{paths.home} belongs to uid {owner}, not to uid {os.geteuid()} who runs botd",
                 hint="set BOTD_HOME to a folder of your own, or run botd as the owner of this one",
             )
-        for name in ("run", "locks", "bots", "logs", "secrets", TRASH):
+        for name in ("run", "locks", "bots", "logs", TRASH):
             os.close(_make(home, name, f"{paths.home}/{name}"))
     finally:
         os.close(home)

@@ -52,7 +52,7 @@ def everything(home):
     return sorted(os.path.relpath(f"{at}/{name}", home) for at, ds, fs in os.walk(home) for name in (*ds, *fs))
 
 
-EMPTY = sorted(["bots", "locks", "logs", "run", "secrets", "trash"])
+EMPTY = sorted(["bots", "locks", "logs", "run", "trash"])
 
 
 def nest(folder, depth):
