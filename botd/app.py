@@ -64,6 +64,7 @@ class Daemon:
         self._memory_checked: tuple[float, float] = (-1.0, 0.0)
         self._tasks: set[asyncio.Task[Any]] = set()
         self._leaving = False
+        self._regaining = False
         self._keeper = KeeperClient(
             paths.home,
             on_messages=lambda messages: self._executor.heard(messages),
@@ -270,11 +271,13 @@ class Daemon:
     # --- the keeper goes and comes ----------------------------------------------------------------------
 
     def _keeper_lost(self) -> None:
-        if not self._leaving:
+        if not self._leaving and not self._regaining:
             log.warning("the keeper is gone; bots run on; getting a new one")
+            self._regaining = True
             self._spawn_task(self._regain_keeper())
 
     async def _regain_keeper(self) -> None:
+        """Until there is a keeper again. The next one may go as well, at any instant; one task sees to all of them."""
         attempt = 0
         while not self._leaving:
             await asyncio.sleep(KEEPER_RETRY_S[min(attempt, len(KEEPER_RETRY_S) - 1)])
@@ -284,9 +287,15 @@ class Daemon:
                 self._engine.happened(self._executor.reconcile(states))
             except KeeperError as error:
                 log.error("no keeper yet: %s", error)
-                continue
+            except Exception:
+                # A fleet without a keeper starts nothing: whatever it was, the next try may do better.
+                log.exception("no keeper yet")
+            else:
+                if self._keeper.connected:
+                    break
+        self._regaining = False
+        if self._keeper.connected:
             self._engine.note(None, "keeper", f"connected to the keeper again (pid {self._keeper.hello.get('pid')})")
-            return
 
     def _spawn_task(self, work: Any) -> None:
         task = asyncio.get_running_loop().create_task(work)

@@ -9,6 +9,7 @@ import signal
 import pytest
 from keeper_house import alive, until
 
+from botd.keeper import wire
 from botd.keeper.client import KeeperBusy, KeeperClient, KeeperError, KeeperLost
 
 
@@ -115,6 +116,40 @@ def test_reconnect_after_the_keeper_was_killed(run):
             if ended["id"] != "u/bot0":
                 ends[ended["id"]] = ended["signal"] if ended["exact"] else signal.SIGTERM
         assert set(ends.values()) == {signal.SIGTERM}
+
+    run(body)
+
+
+def test_a_keeper_that_dies_with_its_last_word_is_none(run, house):
+    """The answer and the end of the connection arrive in one turn of the loop: that is a loss, not a greeting."""
+
+    async def body(botd):
+        os.makedirs(house.path("run"), exist_ok=True)
+        door = wire.listener(botd.client.path)
+        loop = asyncio.get_running_loop()
+
+        def serve() -> None:
+            os.unlink(botd.client.path)
+            peer, buffer = wire.accept(door), bytearray(wire.PACKET_LIMIT)
+
+            def answer() -> None:
+                asked = wire.receive(peer, buffer)
+                if asked[0]["op"] == "hello":
+                    wire.send(peer, {"op": "hello", "pid": -1})
+                elif asked[0]["op"] == "sync":
+                    wire.send(peer, {"op": "synced"})
+                    loop.remove_reader(peer.fileno())
+                    peer.close()
+
+            loop.add_reader(peer.fileno(), answer)
+            loop.remove_reader(door.fileno())
+            door.close()
+
+        loop.add_reader(door.fileno(), serve)
+        assert await botd.client.connect_or_start() == []
+        assert botd.client.connected
+        assert botd.client.hello["pid"] > 0  # a real one, started when the first was gone
+        assert not botd.lost.is_set()
 
     run(body)
 

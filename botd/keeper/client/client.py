@@ -147,6 +147,9 @@ class KeeperClient:
             self._disconnect()
             raise
         states, self._states = self._states, None
+        if states is None:
+            # It ended in the same turn of the loop, right behind its last word: nobody has been told of that.
+            raise KeeperLost("the connection to the keeper ended")
         if self._early:
             asyncio.get_running_loop().call_soon(self._on_messages, self._early)
             self._early = []
