@@ -4,6 +4,8 @@
 # make bench   the figures, beside the physical floor of the same run
 
 PYTHON ?= python3
+# Tests wait more than they work: one process more than there are processors.
+WORKERS ?= $(shell expr $$(nproc 2>/dev/null || echo 1) + 1)
 VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.ready
@@ -35,7 +37,7 @@ check: $(STAMP)
 	@$(BIN)/lint-imports --no-cache
 
 test: check
-	@$(BIN)/python -m pytest
+	@$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile
 
 format: $(STAMP)
 	@$(BIN)/ruff check --fix .
