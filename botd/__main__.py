@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 
-from botd import __version__
+from botd import __version__, comeback
 from botd.contract.errors import BotdError
 from botd.contract.paths import Paths, resolve
 from botd.contract.vocabulary import Exit
@@ -17,7 +17,8 @@ usage: botd run [--detach] [--config FILE]   serve, in the foreground or in the 
        botd config schema                    its JSON Schema
        botd --version
 
-environment: BOTD_HOME (the fleet's folder), BOTD_SOCKET, BOTD_CONFIG
+environment: BOTD_HOME (the fleet's folder), BOTD_SOCKET, BOTD_CONFIG,
+             BOTD_RESPAWN=0 (a supervisor of yours, not the keeper, brings botd back when it dies)
 """
 
 
@@ -73,6 +74,19 @@ def _options(arguments: list[str]) -> tuple[bool, str | None]:
 
 def _foreground(paths: Paths, config: str | None, ready_fd: int | None = None) -> int:
     _lean()
+    brought_back = comeback.begin(os.environ)
+    try:
+        _serve(paths, config, ready_fd, brought_back)
+    except BotdError as error:
+        comeback.last_words(_words(error))
+        raise
+    except Exception as error:
+        comeback.last_words(f"botd: {type(error).__name__}: {error}")
+        raise
+    return Exit.OK
+
+
+def _serve(paths: Paths, config: str | None, ready_fd: int | None, brought_back: bool) -> None:
     from botd.app import serve
 
     def ready() -> None:
@@ -81,10 +95,8 @@ def _foreground(paths: Paths, config: str | None, ready_fd: int | None = None) -
             os.close(ready_fd)
         _tell_service_manager()
 
-    # systemd and whoever runs us in a terminal look after us; only a detached botd has nobody but the keeper.
-    watched = ready_fd is None and not os.environ.get("BOTD_RESPAWN")
-    serve(paths, config, respawn=not watched, ready=ready)
-    return Exit.OK
+    respawn = comeback.wanted(os.environ, detached=ready_fd is not None or brought_back)
+    serve(paths, config, respawn=respawn, brought_back=brought_back, ready=ready)
 
 
 def _lean() -> None:
@@ -121,7 +133,6 @@ def _child(paths: Paths, config: str | None, writer: int) -> int:
         folders.prepare_home(paths)
         _onto_log(paths.daemon_log)
         logging = True
-        os.environ["BOTD_RESPAWN"] = "1"
         return _foreground(paths, config, writer)
     except BotdError as error:
         _write_error(writer, error, log=logging)

@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from botd import __version__
+from botd import __version__, dump
 from botd.config import changes, locate
 from botd.contract.errors import BotdError
 from botd.contract.paths import Paths
@@ -24,7 +24,10 @@ from botd.core.fleet import Bot, Fleet, rules_of
 from botd.core.settings import Settings
 from botd.engine import Engine
 from botd.executor import Executor, check_startable
+from botd.keeper import oom
 from botd.keeper.client import KeeperBusy, KeeperClient, KeeperError
+from botd.keeper.life import exit_words
+from botd.keeper.watchdog import figures
 from botd.reload import Configuration
 from botd.server.dispatch import Dispatcher
 from botd.server.listener import Listener, open_to
@@ -45,6 +48,9 @@ log = logging.getLogger("botd")
 KEEPER_RETRY_S = (0.0, 0.05, 0.2, 1.0, 5.0)
 """How long to wait before each attempt to get a keeper again; the last one goes on for ever."""
 
+LOOP_FORGOTTEN_S = 60.0
+"""A life of so many seconds ends the talk about the deaths before it."""
+
 MEMORY_FRESH_S = 0.5
 """For how long a reading of the machine's memory admits or refuses starts."""
 
@@ -52,11 +58,15 @@ MEMORY_FRESH_S = 0.5
 class Daemon:
     """One botd. `run` returns when it was asked to end; bots run on under the keeper."""
 
-    def __init__(self, paths: Paths, environ: Mapping[str, str], config: str | None, *, respawn: bool) -> None:
+    def __init__(
+        self, paths: Paths, environ: Mapping[str, str], config: str | None, *, respawn: bool, brought_back: bool = False
+    ) -> None:
         self.paths = paths
         self._environ = environ
+        self._brought_back = brought_back
         self._clock = Clock()
-        self._config = Configuration(locate(environ, paths, config), self._clock)
+        good = os.path.join(paths.run, "config.good.json")
+        self._config = Configuration(locate(environ, paths, config), self._clock, good, brought_back=brought_back)
         self._machine = Machine()
         self._fleet = Fleet()
         self._latencies = Latencies()
@@ -71,6 +81,8 @@ class Daemon:
             on_lost=self._keeper_lost,
             respawn=_respawn(environ, config) if respawn else None,
             containment=environ.get("BOTD_CONTAINMENT", "auto"),
+            watch=figures(environ.get("BOTD_WATCHDOG")),
+            on_watched=self._watched,
         )
         self._store: Store
         self._engine: Engine
@@ -97,8 +109,9 @@ class Daemon:
     # --- start --------------------------------------------------------------------------------------
 
     async def _start(self) -> None:
-        began = self._clock.boottime()
+        began = self._began = self._clock.boottime()
         _raise_descriptor_limit()
+        oom.assume(oom.BOTD)
         settings = await self._config.first()
         self._store = Store.open(self.paths.database)
         self._engine = Engine(
@@ -156,10 +169,14 @@ class Daemon:
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._ending.set)
         loop.add_signal_handler(signal.SIGHUP, lambda: self._spawn_task(self._config.reload_logged()))
+        dump.install(self._describe)
         self._spawn_task(upkeep.run())
-        self._engine.note(
-            None, "daemon", f"botd {__version__} started (pid {os.getpid()}) with {len(self._fleet)} bots"
-        )
+        text = f"botd {__version__} started (pid {os.getpid()}) with {len(self._fleet)} bots"
+        if self._brought_back:
+            hello = self._keeper.hello
+            last = hello.get("said") or exit_words(hello.get("last_botd_exit"))
+            text += f", brought back by the keeper; the one before: {last}"
+        self._engine.note(None, "daemon", text)
 
     def _load(self) -> list[str]:
         """Every bot on record into the fleet; the ids of those whose state is of another boot."""
@@ -223,6 +240,19 @@ class Daemon:
             "features": hello.get("features", {}),
         }
 
+    def _describe(self) -> dict[str, object]:
+        """For a dump: counts and states, no names of variables and no values of anybody."""
+        return {
+            "phases": dict(self._fleet.phases),
+            "keeper": {**self._keeper_view(), "held": len(self._keeper.held), "regaining": self._regaining},
+            "deferred": self._engine.deferred,
+            "illegal_events": self._engine.illegal_events,
+            "strays": len(self._executor.strays),
+            "configuration": self._config.last_error or "as in its file",
+            "descriptors": len(os.listdir("/proc/self/fd")),
+            "warnings": self._warnings(),
+        }
+
     def _warnings(self) -> list[dict[str, str]]:
         out = []
         if os.geteuid() == 0 and self._engine.settings.security.isolation == "none":
@@ -243,6 +273,11 @@ class Daemon:
             waiting = "1 event waits" if self._engine.deferred == 1 else f"{self._engine.deferred} events wait"
             text = f"{waiting} for the database, which cannot be written"
             out.append({"text": text, "remedy": f"free space on the file system of {self.paths.home}"})
+        hello = self._keeper.hello
+        if hello.get("row", 0) >= 2 and self._clock.boottime() - self._began < LOOP_FORGOTTEN_S:
+            said = hello.get("said") or exit_words(hello.get("last_botd_exit"))
+            text = f"botd has died {hello['row']} times in a row soon after its start; the last time: {said}"
+            out.append({"text": text, "remedy": "botctl daemon logs"})
         if self._config.last_error:
             out.append(
                 {
@@ -296,6 +331,10 @@ class Daemon:
         self._regaining = False
         if self._keeper.connected:
             self._engine.note(None, "keeper", f"connected to the keeper again (pid {self._keeper.hello.get('pid')})")
+
+    def _watched(self, text: str) -> None:
+        log.warning("%s", text)
+        self._engine.note(None, "keeper", text)
 
     def _spawn_task(self, work: Any) -> None:
         task = asyncio.get_running_loop().create_task(work)
@@ -355,7 +394,7 @@ def _respawn(environ: Mapping[str, str], config: str | None) -> dict[str, Any]:
     """How the keeper brings botd back: the same program, with what of the environment it needs."""
     kept = ("PATH", "HOME", "LANG", "LC_ALL", "TZ", "XDG_STATE_HOME")
     env = {name: value for name, value in environ.items() if name in kept or name.startswith("BOTD_")}
-    env.pop("BOTD_READY_FD", None)
+    env["BOTD_RESPAWN"] = "1"
     argv = [sys.executable, "-m", "botd", "run", *(["--config", config] if config else [])]
     return {"argv": argv, "env": env, "cwd": os.path.dirname(os.path.dirname(os.path.abspath(__file__)))}
 
@@ -370,9 +409,10 @@ def _raise_descriptor_limit() -> None:
             log.warning("the limit of descriptors stays at %d: %s", soft, error)
 
 
-def serve(paths: Paths, config: str | None, *, respawn: bool, ready: Callable[[], None]) -> None:
+def serve(paths: Paths, config: str | None, *, respawn: bool, brought_back: bool, ready: Callable[[], None]) -> None:
     """Run a daemon until it is asked to end. Raises BotdError."""
+    dump.early()
     logging.Formatter.converter = time.gmtime
     logging.basicConfig(format="%(asctime)sZ %(levelname)s %(name)s: %(message)s", datefmt="%Y-%m-%dT%H:%M:%S")
-    daemon = Daemon(paths, dict(os.environ), config, respawn=respawn)
+    daemon = Daemon(paths, dict(os.environ), config, respawn=respawn, brought_back=brought_back)
     asyncio.run(daemon.run(ready))

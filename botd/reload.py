@@ -6,7 +6,8 @@ import logging
 from collections.abc import Callable
 from typing import Any
 
-from botd.config import Source, changes, load_in_child
+from botd import comeback
+from botd.config import Source, changes, effective, load_in_child, settings_from_json
 from botd.contract.errors import BotdError
 from botd.core.settings import Settings
 from botd.system.clock import Clock
@@ -18,11 +19,17 @@ Adopt = Callable[[Settings, Settings], None]
 
 
 class Configuration:
-    """`source`, `loaded_at_wall` and `last_error` (of a reload that failed since) are for showing."""
+    """`source`, `loaded_at_wall` and `last_error` (of a reload that failed since) are for showing.
 
-    def __init__(self, source: Source, clock: Clock) -> None:
+    `good` is the file that keeps what was in force last; `brought_back`: nobody reads what this botd says at its start,
+    so that it takes that when the configuration has become bad meanwhile.
+    """
+
+    def __init__(self, source: Source, clock: Clock, good: str, *, brought_back: bool) -> None:
         self._source = source
         self._clock = clock
+        self._good = good
+        self._brought_back = brought_back
         self._settings = Settings()
         self._adopt: Adopt | None = None
         self.source = source.path
@@ -31,7 +38,16 @@ class Configuration:
 
     async def first(self) -> Settings:
         """The settings to start with. Raises BotdError: a daemon does not start on a guess."""
-        self._take(await load_in_child(self._source.path, required=self._source.required))
+        try:
+            self._take(await load_in_child(self._source.path, required=self._source.required))
+        except BotdError as error:
+            document = comeback.remembered(self._good) if self._brought_back else None
+            if document is None:
+                raise
+            # The bots must not go without a daemon for a typing error: the last good one stays, as at a reload.
+            self._take(settings_from_json(document))
+            self.last_error = error.message
+            log.error("the configuration is not valid, the last good one is in force: %s", error.message)
         return self._settings
 
     def follow(self, adopt: Adopt) -> None:
@@ -63,5 +79,9 @@ class Configuration:
         self._settings = settings
         self.last_error = ""
         self.loaded_at_wall = self._clock.wall()
+        try:
+            comeback.remember(self._good, effective(settings))
+        except OSError as error:
+            log.warning("%s cannot be written: %s", self._good, error)
         self.source = self._source.path if self._source.found else "the shipped defaults"
         logging.getLogger().setLevel(settings.monitoring.log_level.upper())

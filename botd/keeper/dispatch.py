@@ -23,7 +23,10 @@ if TYPE_CHECKING:
     from botd.keeper.recovery import Recovery
     from botd.keeper.respawn import Respawner
     from botd.keeper.starts import Starts
+    from botd.keeper.watchdog import BotdWatch
     from botd.keeper.wire import Message
+
+_FOR_STRANGERS = ("ping", "status")
 
 
 class Dispatch:
@@ -43,6 +46,7 @@ class Dispatch:
         recovery: Recovery,
         door: Door,
         respawner: Respawner,
+        watch: BotdWatch,
         boot: str,
         nofile: tuple[int, int],
         nursery: bool,
@@ -51,7 +55,7 @@ class Dispatch:
     ) -> None:
         self._lives, self._journal, self._cages, self._output = lives, journal, cages, output
         self._starts, self._ends, self._recovery = starts, ends, recovery
-        self._door, self._respawner = door, respawner
+        self._door, self._respawner, self._watch = door, respawner, watch
         self._boot, self._nofile, self._nursery = boot, nofile, nursery
         self._leave, self._complain = leave, complain
         self._handlers: dict[str, Callable[[Peer, Message], None]] = {
@@ -62,6 +66,8 @@ class Dispatch:
             "ack": self._ack,
             "logs": self._logs,
             "ping": self._ping,
+            "beat": self._beat,
+            "status": self._status,
             "forget": self._forget,
             "quit": self._quit,
             "bye": self._bye,
@@ -70,6 +76,8 @@ class Dispatch:
     def on_message(self, peer: Peer, message: Message, fds: list[int]) -> None:
         """Do what a message asks. Whatever is wrong with it is answered and logged; nothing ends the keeper."""
         name = message["op"]
+        if peer.greeted:
+            self._watch.dog.heard = True
         try:
             if name == "hello":
                 self._hello(peer, message)
@@ -78,7 +86,7 @@ class Dispatch:
                     raise Invalid("say hello first")
                 taken, fds = fds, []
                 self._recovery.adopt(message, taken)
-            elif name in self._handlers and (peer.greeted or name == "ping"):
+            elif name in self._handlers and (peer.greeted or name in _FOR_STRANGERS):
                 self._handlers[name](peer, message)
             else:
                 raise Invalid(f"{name!r:.60} is unknown" if peer.greeted else "say hello first")
@@ -94,12 +102,15 @@ class Dispatch:
 
     def on_lost(self) -> None:
         """botd's connection ended."""
-        self._respawner.lost()
+        self._watch.dog.unwatch()
+        self._respawner.lost(self._watch.dog.ended)
+        self._watch.dog.ended = ""
 
     def _hello(self, peer: Peer, message: Message) -> None:
         if message.get("version") != wire.VERSION:
             raise Invalid(f"protocol version {message.get('version')!r:.20}; this keeper speaks {wire.VERSION}")
         self._respawner.arrived(peer.pid, message.get("respawn"))
+        self._watch.greeted(peer.pid, message.get("watch"))
         self._door.welcome(peer)
         self._door.note(
             {
@@ -113,6 +124,7 @@ class Dispatch:
                     "cgroup_kill": self._cages.kind == "cgroup2" and self._cages.use_kill,
                     "clone_into_cgroup": self._cages.clone_into,
                     "nursery": self._nursery,
+                    "beat": True,
                 },
                 **self._respawner.facts,
             }
@@ -170,20 +182,26 @@ class Dispatch:
             self._output.limits(folder, *limits)
 
     def _ping(self, peer: Peer, message: Message) -> None:
+        self._door.answer(peer, {"op": "pong", **self.facts()})
+
+    def _beat(self, peer: Peer, message: Message) -> None:
+        self._door.note({"op": "beat"})
+
+    def _status(self, peer: Peer, message: Message) -> None:
+        self._door.answer(peer, {"op": "status", **self.facts(), "botd": self._respawner.outlook()})
+
+    def facts(self) -> Message:
+        """The keeper now, in figures."""
         live = self._lives.live()
-        self._door.answer(
-            peer,
-            {
-                "op": "pong",
-                "pid": os.getpid(),
-                "version": wire.VERSION,
-                "live": live,
-                "unacknowledged": len(self._lives) - live,
-                "waiting": len(self._starts),
-                "journal_damaged": self._journal.damaged,
-                "containment": self._cages.kind,
-            },
-        )
+        return {
+            "pid": os.getpid(),
+            "version": wire.VERSION,
+            "live": live,
+            "unacknowledged": len(self._lives) - live,
+            "waiting": len(self._starts),
+            "journal_damaged": self._journal.damaged,
+            "containment": self._cages.kind,
+        }
 
     def _forget(self, peer: Peer, message: Message) -> None:
         life_id = id_of(message)

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import os
 import resource
+from itertools import islice
 
-from botd.keeper import lean, proc
+from botd.keeper import lean, oom, proc
 from botd.keeper.containment import Cages
 from botd.keeper.descriptors import Reserve, raise_limit
 from botd.keeper.dispatch import Dispatch
 from botd.keeper.door import Door
 from botd.keeper.ends import Ends
 from botd.keeper.journal import Journal
-from botd.keeper.launch import can_clone, subreaper
+from botd.keeper.launch import Inherited, can_clone, subreaper
 from botd.keeper.lives import Lives
 from botd.keeper.loop import Loop
 from botd.keeper.nursery import Nursery
@@ -20,7 +21,9 @@ from botd.keeper.output import Output
 from botd.keeper.recovery import Recovery
 from botd.keeper.remains import Remains
 from botd.keeper.respawn import Respawner
+from botd.keeper.signals import Signals
 from botd.keeper.starts import Starts
+from botd.keeper.watchdog import BotdWatch
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -29,6 +32,8 @@ if TYPE_CHECKING:
     from botd.keeper.keeper_log import Log
 
 _SIGPIPE = 13
+_DUMPED = 500
+"""Lives that a dump names: its log is small, and keeps two of its files."""
 
 
 class Keeper:
@@ -43,6 +48,7 @@ class Keeper:
         lean.default_signals()
         lean.ignore(_SIGPIPE)
         subreaper()
+        Inherited.oom_score_adj = oom.protect_keeper()
         proc.Switches.pidfd_info = "pidfd_info" not in without and proc.probe_pidfd_info()
         proc.Switches.unique_inodes = "unique_inodes" not in without and proc.probe_unique_inodes()
         proc.Switches.zombie_stat = "zombie_stat" not in without
@@ -51,7 +57,8 @@ class Keeper:
         reserve = Reserve()
 
         self._loop = loop = Loop(log.error)
-        lives = Lives()
+        self._log, self._leaving = log, False
+        self._lives = lives = Lives()
         self._cages = cages = Cages(home, containment, lives.children, without)
         # As early as the containment is known: what the helper inherits it keeps.
         nursery = None
@@ -64,7 +71,7 @@ class Keeper:
         output, remains = Output(loop, log), Remains(lives, log)
         self._socket = os.path.join(run, "keeper.sock")
         self._door = door = Door(loop, reserve, log)
-        respawner = Respawner(
+        self._respawner = respawner = Respawner(
             loop,
             os.path.join(run, "botd.log"),
             lives.children,
@@ -72,12 +79,14 @@ class Keeper:
             lambda: door.connected,
             log,
         )
+        watch = BotdWatch(loop, self._saw)
+        respawner.on_start = watch.started
         boot = proc.boot_id()
         ends = Ends(loop, lives, journal, output, remains, reserve, door.publish, log)
         starts = Starts(loop, lives, journal, cages, output, nursery, ends, remains, reserve, door, boot)
         recovery = Recovery(loop, lives, journal, cages, output, ends, remains, door, boot, log)
-        dispatch = Dispatch(
-            lives, journal, cages, output, starts, ends, recovery, door, respawner, boot, given,
+        self._dispatch = dispatch = Dispatch(
+            lives, journal, cages, output, starts, ends, recovery, door, respawner, watch, boot, given,
             nursery is not None, self._leave, log,
         )  # fmt: skip
         door.open(self._socket, dispatch.on_message, dispatch.on_lost)
@@ -92,6 +101,7 @@ class Keeper:
 
         lean.on_child_signal(ring)
         loop.watch(wakeup, child_ended)
+        Signals(loop, self._asked_to_leave, self._dump)
 
     def __str__(self) -> str:
         return f"containment {self._cages.kind}; {self._in_journal} lives in the journal"
@@ -108,3 +118,28 @@ class Keeper:
 
     def _leave(self) -> None:
         self._loop.running = False
+
+    def _saw(self, text: str) -> None:
+        """The watchdog's words: for the log, and for the history of the fleet when botd is there to write it."""
+        self._log(text)
+        self._door.note({"op": "watched", "text": text})
+
+    def _asked_to_leave(self, sender: int) -> None:
+        """SIGTERM: the machine goes down, and every bot has been asked to end, too. Theirs are the last words."""
+        self._log(f"asked to end by pid {sender}; {self._lives.live()} bots live, it stays until the last has ended")
+        if not self._leaving:
+            self._leaving = True
+            self._loop.after_turn.append(self._leave_when_empty)
+
+    def _leave_when_empty(self) -> None:
+        if not any(life.live for life in self._lives):
+            self._leave()
+
+    def _dump(self) -> None:
+        """Everything that a question about this keeper may need, into its log."""
+        self._log(f"state: {lean.dumps(self._dispatch.facts())}")
+        self._log(f"botd: {lean.dumps(self._respawner.outlook())}")
+        self._log(f"loop: {self._loop}; {len(os.listdir('/proc/self/fd'))} descriptors; {self}")
+        for life in islice(self._lives, _DUMPED):
+            state = "ended" if not life.live else "running" if life.running else "starting"
+            self._log(f"life: {life.id} {life.gen} pid {life.pid} {state} told {life.told} kill_at {life.kill_at}")

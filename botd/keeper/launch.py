@@ -12,6 +12,7 @@ import errno
 import os
 import resource
 
+from botd.keeper import oom
 from botd.keeper.lean import exec_signals
 
 TYPE_CHECKING = False
@@ -189,10 +190,19 @@ def clone(cgroup: int | None, of_parent: bool = False) -> tuple[int, int]:
     return pid, _pidfd_slot.value
 
 
+class Inherited:
+    """What the keeper found out at its start for all that it starts. `oom_score_adj`: None leaves theirs alone."""
+
+    oom_score_adj: int | None = None
+
+
 def settle() -> None:
-    """Set what every program starts with and a child inherits: no_new_privs, umask, signals. OSError: it cannot be."""
+    """Set what every program starts with and a child inherits: no_new_privs, umask, whom the kernel ends first when
+    memory is short, signals. OSError: it cannot be."""
     _prctl(_PR_SET_NO_NEW_PRIVS, _ON)
     os.umask(0o077)
+    if Inherited.oom_score_adj is not None:
+        oom.assume(Inherited.oom_score_adj)
     exec_signals()
 
 

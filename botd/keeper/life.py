@@ -95,3 +95,10 @@ def status_words(status: int | None) -> Message:
     if os.WIFSIGNALED(status):
         return {"code": None, "signal": os.WTERMSIG(status), "core": os.WCOREDUMP(status), "exact": True}
     return {"code": os.WEXITSTATUS(status), "signal": None, "core": False, "exact": True}
+
+
+def exit_words(facts: Message | None) -> str:
+    """What `status_words` made of a status, for people."""
+    if not facts or not facts["exact"]:
+        return "how it ended is not known"
+    return f"exit status {facts['code']}" if facts["signal"] is None else f"killed by signal {facts['signal']}"

@@ -33,6 +33,9 @@ class Loop:
         self.after_turn: list[Callable[[], None]] = []
         self.running = True
 
+    def __str__(self) -> str:
+        return f"{len(self._watched)} descriptors watched, {len(self._timers)} deadlines, {len(self.slow)} slow pieces"
+
     def watch(self, fd: int, callback: Callable[..., None], events: int = READ, *subject: Any) -> None:
         """Call `callback(*subject)` when the descriptor is ready: a subject is a fifth of what a closure takes."""
         self._epoll.register(fd, events)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 import select
-from time import monotonic
+from time import gmtime, monotonic, strftime
 
+from botd.keeper import proc
 from botd.keeper.lean import exec_signals
 from botd.keeper.life import Life, status_words
 from botd.keeper.loop import Loop
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 FIRST_S, LONGEST_S = 0.2, 30.0
 GOOD_LIFE_S = 60.0
 _LOG_LIMIT = 1024 * 1024
+_WORDS_LIMIT = 2000
 
 
 class Respawner:
@@ -27,7 +29,8 @@ class Respawner:
 
     `connected()` tells whether some botd is there; `log` is the file for its stdout and stderr; `known` is the keeper's
     table of children that are no strays; `prepare` runs in the child before exec. `pid` is the botd that this keeper
-    started (its child), or -1. `facts` is what hello tells of it.
+    started (its child), or -1. `facts` is what hello tells of it: `row` counts the starts since the last good life,
+    `said` is what the last botd gave as the reason of its end. `on_start` is called with the pid of each botd.
     """
 
     def __init__(
@@ -47,14 +50,21 @@ class Respawner:
         self._peer_pidfd = -1
         self._since = 0.0
         self._planned = False
+        self._due_at = 0.0
+        self._down_since = ""
+        self._connected_pid = -1
+        self._stranger, self._why = False, ""
         self.pid = -1
         self._pidfd = -1
-        self.facts: Message = {"respawns": 0, "last_botd_exit": None}
+        self._words = -1
+        self.on_start: Callable[[int], None] = lambda _pid: None
+        self.facts: Message = {"respawns": 0, "row": 0, "last_botd_exit": None, "said": ""}
 
     def arrived(self, pid: int, respawn: object) -> None:
         """botd said hello; `respawn` is {argv, env, cwd} or None. Invalid when it is neither."""
         self._recipe = None if respawn is None else _recipe(respawn)
         self._since = monotonic()
+        self._connected_pid, self._stranger, self._why = pid, pid != self.pid, ""
         if self._peer_pidfd >= 0:
             os.close(self._peer_pidfd)
         try:
@@ -66,13 +76,35 @@ class Respawner:
         """botd said bye: it is not to be started again."""
         self._recipe = None
 
-    def lost(self) -> None:
-        """The connection ended."""
+    def lost(self, why: str = "") -> None:
+        """The connection ended; `why` where the keeper knows more than that."""
+        self._down_since = _now()
+        self._connected_pid, self._why = -1, why
+        if why or self._stranger:
+            self.facts["said"] = why
         if self._recipe is None:
             return
         if monotonic() - self._since >= GOOD_LIFE_S:
             self._delay = FIRST_S
+            self.facts["row"] = 0
         self._plan()
+
+    def outlook(self) -> Message:
+        """What became of botd and what comes next, for a person.
+
+        `state`: connected, starting (it runs and has not said hello), waiting (the next attempt is in `next_s`),
+        unasked (nobody wants it back). `since`: when it was lost (RFC 3339, "" when it never was).
+        """
+        found: Message = {"since": self._down_since, "attempt": self.facts["row"] + 1, "pid": None, "next_s": None}
+        if self._connected():
+            found |= {"state": "connected", "pid": self._connected_pid, "since": ""}
+        elif self.pid >= 0:
+            found |= {"state": "starting", "pid": self.pid, "attempt": self.facts["row"]}
+        elif self._recipe is not None and self._planned:
+            found |= {"state": "waiting", "next_s": round(max(0.0, self._due_at - monotonic()), 1)}
+        else:
+            found |= {"state": "unasked"}
+        return {**found, "last_exit": self.facts["last_botd_exit"], "said": self.facts["said"]}
 
     def reap(self) -> None:
         """Take the exit of a botd that this keeper started."""
@@ -81,6 +113,7 @@ class Respawner:
         _pid, status = os.waitpid(self.pid, 0)
         del self._known[self.pid]
         self.facts["last_botd_exit"] = {"pid": self.pid, **status_words(status)}
+        self.facts["said"] = self._last_words() or self._why
         self._loop.unwatch(self._pidfd)
         os.close(self._pidfd)
         self.pid = self._pidfd = -1
@@ -92,6 +125,7 @@ class Respawner:
             return
         self._planned = True
         delay, self._delay = self._delay, min(LONGEST_S, self._delay * 2)
+        self._due_at = monotonic() + delay
         self._loop.after(delay, self._due)
 
     def _due(self) -> None:
@@ -102,11 +136,21 @@ class Respawner:
             # It only lost the connection. Starting a second one would be refused by its lock anyway.
             self._plan()
             return
+        self._note_stranger()
+        self.facts["row"] += 1
         try:
             self._start(*self._recipe)
         except OSError as error:
-            self._complain(f"botd could not be started: {error}")
+            self.facts["said"] = f"botd could not be started: {error}"
+            self._complain(self.facts["said"])
             self._plan()
+
+    def _note_stranger(self) -> None:
+        """The exit of a botd that was not our child, where the kernel tells it."""
+        if self._peer_pidfd >= 0 and self._stranger:
+            status = proc.exit_from_pidfd(self._peer_pidfd)
+            self.facts["last_botd_exit"] = {"pid": None, **status_words(status)}
+            self._stranger = False
 
     def _peer_lives(self) -> bool:
         if self._peer_pidfd < 0:
@@ -123,6 +167,8 @@ class Respawner:
             pass  # the first time
         flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC
         log = os.open(self._log, flags, 0o600)
+        # Its last words, also where a full disk takes no log.
+        words, theirs = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
         pid = os.fork()
         if pid == 0:
             try:
@@ -132,19 +178,41 @@ class Respawner:
                 os.dup2(log, 2)
                 self._prepare()
                 exec_signals()
+                os.set_inheritable(theirs, True)
                 os.chdir(cwd)
-                os.execvpe(argv[0], argv, env)
+                os.execvpe(argv[0], argv, {**env, b"BOTD_RESPAWNED": b"%d" % theirs})
             except OSError as error:
-                os.write(2, f"botd could not be started: {error}\n".encode())
+                told = f"botd could not be started: {error}\n".encode("utf-8", "replace")[:_WORDS_LIMIT]
+                os.write(theirs, told)
+                os.write(2, told)
             finally:
                 os._exit(127)
         os.close(log)
+        os.close(theirs)
+        self._words, self._why = words, ""
         self.pid, self._pidfd = pid, os.pidfd_open(pid)
         self._known[pid] = None
         self._loop.watch(self._pidfd, self.reap)
         self.facts["respawns"] += 1
         self._since = monotonic()
-        self._complain(f"botd was gone and is started again as pid {pid} (attempt {self.facts['respawns']})")
+        self.on_start(pid)
+        self._complain(f"botd was gone and is started again as pid {pid} (attempt {self.facts['row']})")
+
+    def _last_words(self) -> str:
+        """What the botd that just ended left in its pipe."""
+        fd, self._words = self._words, -1
+        if fd < 0:
+            return ""
+        try:
+            return os.read(fd, _WORDS_LIMIT).decode("utf-8", "replace").strip()
+        except OSError:
+            return ""  # a child of its child holds the other end, and it said nothing
+        finally:
+            os.close(fd)
+
+
+def _now() -> str:
+    return strftime("%Y-%m-%dT%H:%M:%SZ", gmtime())
 
 
 def _recipe(respawn: object) -> tuple[list[bytes], dict[bytes, bytes], bytes]:

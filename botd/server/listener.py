@@ -8,6 +8,7 @@ import errno
 import os
 import socket
 import stat
+import sys
 from collections import Counter
 from typing import Any
 
@@ -86,6 +87,7 @@ def _bind(path: str) -> socket.socket:
             raise BotdError(
                 "conflict", f"{path} exists and is no socket", hint="move it away, or set BOTD_SOCKET to another path"
             )
+        _refuse_taken(path)
         os.unlink(path)
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK)
     before = os.umask(0o177)
@@ -99,6 +101,35 @@ def _bind(path: str) -> socket.socket:
     finally:
         os.umask(before)
     return sock
+
+
+def _refuse_taken(path: str) -> None:
+    """Raise BotdError when somebody else's program listens at `path`: by our lock it is no botd of this home."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK) as probe:
+        try:
+            probe.connect(path)
+        except BlockingIOError:
+            pid = None  # so many wait for it that there is no place in the queue
+        except OSError:
+            return  # left behind by a dead one (or no stream socket, or not for us: binding will tell)
+        else:
+            pid = int.from_bytes(probe.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)[:4], sys.byteorder)
+            if not os.path.exists(f"/proc/{pid}"):
+                return  # a dead botd's, which a child of it that is about to end still has open
+    who = "another program" if pid is None else f"another program (pid {pid}, {_name_of(pid)})"
+    raise BotdError(
+        "conflict",
+        f"{path} is in use: {who} listens there",
+        hint="end that program, or set BOTD_SOCKET to another path",
+    )
+
+
+def _name_of(pid: int) -> str:
+    try:
+        with open(f"/proc/{pid}/comm", encoding="utf-8", errors="replace") as file:
+            return file.read().strip()
+    except OSError:
+        return "which just ended"
 
 
 def open_to(paths: Paths, access: str) -> None:

@@ -242,7 +242,12 @@ class Fleet:
             log = open(f"{self.home}/botd.out", "ab")  # noqa: SIM115
             with log:
                 child = subprocess.Popen(
-                    command, env=self.environ, cwd=ROOT, stdout=log, stderr=log, **self._identity()
+                    command,
+                    env={**self.environ, "BOTD_RESPAWN": "0"},
+                    cwd=ROOT,
+                    stdout=log,
+                    stderr=log,
+                    **self._identity(),
                 )
             self._children.append(child)
             until(lambda: self._answers() or child.poll() is not None, "an answer of botd")

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
     Message = dict[str, Any]
 
-_WITHIN_S = 15.0
+WITHIN_S = 15.0
 
 
 class Answers:
@@ -22,14 +22,14 @@ class Answers:
     def __contains__(self, name: str) -> bool:
         return name in self._awaited
 
-    async def ask(self, name: str, send: Callable[[], None]) -> Message:
+    async def ask(self, name: str, send: Callable[[], None], within_s: float = WITHIN_S) -> Message:
         """Ask by `send` (unless it was asked already) and wait for the message `name`. TimeoutError when none comes."""
         future = self._awaited.get(name)
         if future is None:
             future = self._awaited[name] = asyncio.get_running_loop().create_future()
             send()
         try:
-            return await asyncio.wait_for(asyncio.shield(future), _WITHIN_S)
+            return await asyncio.wait_for(asyncio.shield(future), within_s)
         except TimeoutError:
             self._awaited.pop(name, None)
             raise

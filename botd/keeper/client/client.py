@@ -8,14 +8,17 @@ from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 from botd.keeper import wire
-from botd.keeper.client.answers import Answers
+from botd.keeper.client.answers import WITHIN_S, Answers
 from botd.keeper.client.connection import Connection
 from botd.keeper.client.errors import KeeperBusy, KeeperError, KeeperLost
 from botd.keeper.client.holding import Held, adoptions, hold, release
 from botd.keeper.client.starting import START_WITHIN_S, start_keeper
+from botd.keeper.client.watch import KeeperWatch
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+
+    from botd.keeper.watchdog import Figures
 
     Message = dict[str, Any]
 
@@ -28,7 +31,8 @@ class KeeperClient:
     `on_messages` gets what arrived, in order, as a list (started, running, failed, refused, exited, forgotten, pong,
     error); `on_lost` is called when the connection ends without `close`, `quit` or a new connection. `respawn` ({argv,
     env, cwd}) is how the keeper starts botd again should it die; None: not at all. `containment` is "auto", "cgroup2"
-    or "tree" and matters only to a keeper that is started here.
+    or "tree" and matters only to a keeper that is started here. `watch` are the figures of the watchdog, `on_watched`
+    gets what either side saw of the other, in words.
 
     Methods that send raise KeeperLost when there is no connection, KeeperError when QUEUE_LIMIT messages wait.
     """
@@ -41,6 +45,8 @@ class KeeperClient:
         on_lost: Callable[[], None],
         respawn: Message | None = None,
         containment: str = "auto",
+        watch: Figures | None = None,
+        on_watched: Callable[[str], None] = lambda _text: None,
     ) -> None:
         self.home = os.path.abspath(home)
         self.path = os.path.join(self.home, "run", "keeper.sock")
@@ -52,6 +58,8 @@ class KeeperClient:
         self._on_messages, self._on_lost = on_messages, on_lost
         self._connection: Connection | None = None
         self._answers = Answers()
+        self._on_watched = on_watched
+        self._watch = KeeperWatch(watch, self._beat, on_watched)
         self._states: list[Message] | None = None
         self._early: list[Message] = []
 
@@ -66,11 +74,14 @@ class KeeperClient:
         """
         deadline = monotonic() + START_WITHIN_S
         while True:
+            asked_at = monotonic()
             try:
                 return await self._greet()
             except (FileNotFoundError, ConnectionRefusedError):
                 await asyncio.to_thread(start_keeper, self.home, self.containment)
             except (KeeperLost, BlockingIOError, ConnectionError):
+                # One that was silent until the watchdog ended it has not used up the time of the next one.
+                deadline += monotonic() - asked_at
                 await asyncio.sleep(_AGAIN_S)  # a keeper that is just ending, or just starting
             except OSError as error:
                 raise KeeperError(f"{self.path}: {error.strerror or error}") from error
@@ -137,9 +148,13 @@ class KeeperClient:
         self._disconnect()
         self._connection = Connection(self.path, self._received, self._ended)
         self._states, self._early = [], []
-        hello = {"op": "hello", "version": wire.VERSION, "pid": os.getpid(), "respawn": self.respawn}
+        self._watch.begin(self._connection.pid)
+        figures = list(self._watch.figures)
+        hello = {"op": "hello", "version": wire.VERSION, "pid": os.getpid(), "respawn": self.respawn, "watch": figures}
         try:
-            self.hello = await self._ask(hello, "hello")
+            # A silent one is the watchdog's business; it needs a little more than its patience.
+            self.hello = await self._ask(hello, "hello", WITHIN_S + sum(figures))
+            self._watch.greeted(beats=bool(self.hello.get("features", {}).get("beat")))
             for message, fds in adoptions(self.held):
                 self._send(message, fds)
             await self._ask({"op": "sync"}, "synced")
@@ -155,26 +170,38 @@ class KeeperClient:
             self._early = []
         return states
 
-    async def _ask(self, message: Message, answer: str) -> Message:
+    async def _ask(self, message: Message, answer: str, within_s: float = WITHIN_S) -> Message:
         """Send, and wait for the one message that answers."""
         try:
-            return await self._answers.ask(answer, lambda: self._send(message))
+            return await self._answers.ask(answer, lambda: self._send(message), within_s)
         except TimeoutError:
             raise KeeperError(f"the keeper (pid {self.hello.get('pid', '?')}) does not answer") from None
 
     def _send(self, message: Message, fds: Sequence[int] = ()) -> None:
         if self._connection is None:
             raise KeeperLost("there is no connection to the keeper")
+        self._watch.said = True
         self._connection.send(message, fds)
+
+    def _beat(self) -> None:
+        try:
+            self._send({"op": "beat"})
+        except KeeperError:
+            return  # it does not read, or is gone: the silence that follows is what counts
 
     def _received(self, received: list[tuple[Message, list[int]]]) -> None:
         batch: list[Message] = []
+        self._watch.dog.heard = True
         for message, fds in received:
             if fds:
                 hold(self.held, message, fds)
             name = message["op"]
             if name == "state" and self._states is not None:
                 self._states.append(message)
+            elif name == "beat":
+                continue
+            elif name == "watched":
+                self._on_watched(str(message.get("text")))
             elif name in self._answers:
                 self._answers.settle(name, message)
             elif name == "error" and message.get("about") == "hello" and "hello" in self._answers:
@@ -198,5 +225,6 @@ class KeeperClient:
         if connection is None:
             return
         connection.close()
+        self._watch.end()
         self._states = None
         self._answers.fail_all(KeeperLost("the connection to the keeper ended"))

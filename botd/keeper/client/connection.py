@@ -37,6 +37,11 @@ class Connection:
         self._fd = self._sock.fileno()
         self._loop.add_reader(self._fd, self._readable)
 
+    @property
+    def pid(self) -> int:
+        """The keeper's, as the kernel recorded it when it began to listen."""
+        return wire.peer_of(self._sock)[0]
+
     def send(self, message: Message, fds: Sequence[int] = ()) -> None:
         """Send now, or as soon as the keeper reads. KeeperError when QUEUE_LIMIT messages wait, KeeperLost at the end.
 
