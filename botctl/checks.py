@@ -9,6 +9,7 @@ import shutil
 import sys
 import time
 
+from botctl.absence import absent, in_trouble
 from botctl.findings import FAIL, GOOD, WARN, finding
 from botctl.kernel import features
 from botctl.render.panel import part
@@ -145,9 +146,12 @@ def _daemon(invocation: Invocation) -> Iterator[Finding]:
         status = invocation.call("daemon.status", autostart=False)
     except BotdError as error:
         # Not running is no fault: the next command starts it. Anything else is one.
-        absent = error.exit == Exit.UNREACHABLE and "not running" in error.message
-        text = "not running; it starts when it is needed" if absent else error.message
-        yield finding("botd", GOOD if absent else FAIL, text, "" if absent else error.hint)
+        if error.exit == Exit.UNREACHABLE and "not running" in error.message:
+            error = absent(invocation.paths)
+        if in_trouble(error):
+            yield finding("botd", FAIL, error.message.partition("\nlog: ")[0].replace("\n", "; "), error.hint)
+        else:
+            yield finding("botd", GOOD, "not running; it starts when it is needed")
         return
     up = duration(status.get("uptime_s"))
     yield finding("botd", GOOD, f"pid {status.get('pid')}, version {status.get('version')}, up {up}")

@@ -25,17 +25,21 @@ if TYPE_CHECKING:
 ANSWER_MAX = 64 << 20
 CONNECT_PATIENCE_S = 10.0
 READ_PATIENCE_S = 30.0
+LOOK_S = 3.0
+"""Who has not answered for so long is looked at: a stopped botd answers nobody."""
 _CHUNK = 1 << 18
 
 
 class Client:
     """One connection. Calls are made one after the other."""
 
-    __slots__ = ("_buffer", "_id", "_path", "_scanned", "_socket")
+    __slots__ = ("_buffer", "_id", "_path", "_paths", "_scanned", "_socket", "_stopped")
 
-    def __init__(self, socket: _socket.socket, path: str) -> None:
+    def __init__(self, socket: _socket.socket, paths: Paths) -> None:
         self._socket = socket
-        self._path = path
+        self._paths = paths
+        self._path = paths.socket
+        self._stopped = ""
         self._buffer = bytearray()
         self._scanned = 0
         self._id = 0
@@ -60,19 +64,25 @@ class Client:
         request = {"jsonrpc": "2.0", "id": self._id, "method": method, "params": params}
         deadline = time.monotonic() + timeout
         self._send(wire.encode(request).encode("utf-8", "replace") + b"\n", deadline)
+        look_at = time.monotonic() + LOOK_S
         while True:
-            patience = deadline if on_silence is None else min(deadline, time.monotonic() + silence)
+            patience = min(deadline, look_at) if on_silence is None else min(deadline, time.monotonic() + silence)
             message = self._receive(patience)
             if message is None and on_silence is not None:
                 on_silence()
                 on_silence = None
                 continue
+            if message is None and time.monotonic() < deadline:
+                self._look()
+                look_at = time.monotonic() + LOOK_S
+                continue
             if message is None:
                 raise BotdError(
                     "timeout",
-                    f"botd has not answered {method} within {timeout:g} s",
+                    f"botd has not answered {method} within {timeout:g} s{self._stopped and f': {self._stopped}'}",
                     hint="botctl daemon status",
                 )
+            look_at = time.monotonic() + LOOK_S
             deadline = time.monotonic() + timeout
             if "method" in message:
                 if on_notification is not None:
@@ -81,6 +91,18 @@ class Client:
                 if isinstance(message.get("error"), dict):
                     raise BotdError.from_rpc(message["error"])
                 return message.get("result")
+
+    def _look(self) -> None:
+        """Tell once, on stderr, that botd is stopped; the call goes on when it is woken."""
+        import sys
+
+        from botctl.keeper import peer_of
+        from botctl.stopped import see_to
+
+        words = see_to(self._paths, peer_of(self._socket)[0])
+        if words and not self._stopped and sys.stderr is not None:
+            sys.stderr.write(f"botctl: {words}\n")
+        self._stopped = words
 
     def follow(self, on_notification: Notify) -> None:
         """Hand on notifications until botd ends the connection, which raises BotdError."""
@@ -160,7 +182,7 @@ def connect(paths: Paths, *, autostart: bool) -> Client:
     """
     paths.check_socket()
     try:
-        return _connect(paths.socket)
+        return _connect(paths)
     except (FileNotFoundError, ConnectionRefusedError):
         pass
     except OSError as error:
@@ -175,20 +197,20 @@ def connect(paths: Paths, *, autostart: bool) -> Client:
 
     starter.start_daemon(paths)
     try:
-        return _connect(paths.socket)
+        return _connect(paths)
     except OSError as error:
         raise _unreachable(paths, error) from None
 
 
-def _connect(path: str) -> Client:
+def _connect(paths: Paths) -> Client:
     sock = _socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM)
     deadline = time.monotonic() + CONNECT_PATIENCE_S
     try:
         sock.settimeout(CONNECT_PATIENCE_S)
         while True:
             try:
-                sock.connect(path)
-                return Client(sock, path)
+                sock.connect(paths.socket)
+                return Client(sock, paths)
             except BlockingIOError:
                 # A Unix socket does not wait for a place in a full queue; a moment later there is one.
                 if time.monotonic() > deadline:

@@ -174,7 +174,7 @@ class Daemon:
         text = f"botd {__version__} started (pid {os.getpid()}) with {len(self._fleet)} bots"
         if self._brought_back:
             hello = self._keeper.hello
-            last = hello.get("said") or exit_words(hello.get("last_botd_exit"))
+            last = hello.get("said", "").partition("\n")[0] or exit_words(hello.get("last_botd_exit"))
             text += f", brought back by the keeper; the one before: {last}"
         self._engine.note(None, "daemon", text)
 
@@ -274,8 +274,8 @@ class Daemon:
             text = f"{waiting} for the database, which cannot be written"
             out.append({"text": text, "remedy": f"free space on the file system of {self.paths.home}"})
         hello = self._keeper.hello
-        if hello.get("row", 0) >= 2 and self._clock.boottime() - self._began < LOOP_FORGOTTEN_S:
-            said = hello.get("said") or exit_words(hello.get("last_botd_exit"))
+        if self._brought_back and hello.get("row", 0) >= 2 and self._clock.boottime() - self._began < LOOP_FORGOTTEN_S:
+            said = hello.get("said", "").partition("\n")[0] or exit_words(hello.get("last_botd_exit"))
             text = f"botd has died {hello['row']} times in a row soon after its start; the last time: {said}"
             out.append({"text": text, "remedy": "botctl daemon logs"})
         if self._config.last_error:

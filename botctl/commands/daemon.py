@@ -106,13 +106,11 @@ def status(invocation: Invocation) -> int:
     try:
         result = invocation.call("daemon.status", autostart=False)
     except BotdError as error:
-        if error.kind != "unavailable":
+        if "not running" not in error.message:
             raise
-        raise BotdError(
-            "unavailable",
-            f"botd is not running; its home is {invocation.paths.home}",
-            hint="botctl daemon start",
-        ) from None
+        from botctl.absence import absent
+
+        raise absent(invocation.paths) from None
     if not printed(invocation, result, key="pid"):
         _show(invocation.out, result)
     return Exit.OK

@@ -148,7 +148,7 @@ class Respawner:
     def _note_stranger(self) -> None:
         """The exit of a botd that was not our child, where the kernel tells it."""
         if self._peer_pidfd >= 0 and self._stranger:
-            status = proc.exit_from_pidfd(self._peer_pidfd)
+            status = _ended(self._peer_pidfd)
             self.facts["last_botd_exit"] = {"pid": None, **status_words(status)}
             self._stranger = False
 
@@ -209,6 +209,17 @@ class Respawner:
             return ""  # a child of its child holds the other end, and it said nothing
         finally:
             os.close(fd)
+
+
+def _ended(pidfd: int) -> int | None:
+    """The raw wait status of somebody else's child, as far as it can be known."""
+    status = proc.exit_from_pidfd(pidfd)
+    pid = proc.pidfd_pid(pidfd)
+    if status is None and pid > 0:
+        # Its parent has not reaped it yet; while the pidfd shows its pid, that is nobody else's.
+        ticks = proc.start_ticks(pid)
+        status = None if ticks is None else proc.exit_from_zombie(pid, ticks)
+    return status
 
 
 def _now() -> str:
