@@ -18,12 +18,15 @@ _PATHS = ("BOTD_SOCKET", "BOTD_CONFIG")
 _SYSTEM = "/etc/systemd/system/botd.service"
 
 # KillMode=process: stopping or upgrading botd must not take the bots along; they belong to the keeper.
+# StartLimitIntervalSec=0: a botd that cannot start is tried again for ever, where it knows how (systemd 254) at growing
+# distances; the bots run meanwhile. OOMPolicy=continue: a bot that the kernel ends is the keeper's business.
 # Delegate=yes: the cgroups beneath the service are ours, so that a bot ends with its whole tree at once.
 _UNIT = """\
 [Unit]
 Description=botd, the fleet manager for chat bots
 Documentation=man:systemd.kill(5)
 After=network.target
+StartLimitIntervalSec=0
 
 [Service]
 Type=exec
@@ -31,9 +34,12 @@ ExecStart={python} -P -m botd run
 {environment}
 KillMode=process
 Restart=always
-RestartSec=1
+RestartSec=500ms
+RestartSteps=6
+RestartMaxDelaySec=30
 Delegate=yes
-LimitNOFILE=65536
+OOMPolicy=continue
+{protection}LimitNOFILE=65536
 
 [Install]
 WantedBy={target}
@@ -76,6 +82,8 @@ def _unit(home: str, *, user: bool) -> str:
     return _UNIT.format(
         python=_quoted(sys.executable),
         environment="\n".join(f"Environment={_quoted(f'{key}={value}')}" for key, value in settings.items()),
+        # A service manager of a user may not lower it, and would refuse to start the service.
+        protection="" if user else "OOMScoreAdjust=-500\n",
         target="default.target" if user else "multi-user.target",
     )
 

@@ -93,6 +93,8 @@ class Watchdog:
         if self.watching and pid == self._pid:
             return
         self.unwatch()
+        if pid == os.getpid():
+            return  # nobody ends itself
         try:
             self._pidfd = os.pidfd_open(pid)
         except OSError:

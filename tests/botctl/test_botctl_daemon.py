@@ -99,8 +99,11 @@ class TestInstall:
         assert ran.status == 0
         unit = (tmp_path / "systemd/user/botd.service").read_text()
         own = (f"Environment=BOTD_HOME={fake.folder}", f"Environment=BOTD_SOCKET={fake.path}")
-        for line in ("KillMode=process", "Restart=always", "Delegate=yes", *own):
+        wanted = ("KillMode=process", "Restart=always", "StartLimitIntervalSec=0", "Delegate=yes", "OOMPolicy=continue")
+        for line in (*wanted, *own):
             assert line in unit.splitlines()
+        assert "OOMScoreAdjust" not in unit  # a user's manager may not, and would not start the service
+        assert "OOMScoreAdjust=-500" in run("daemon", "install", "--print").out.splitlines()
         assert "systemctl --user enable --now botd" in ran.out
         assert run("daemon", "install", "--user", "--print").out == unit
 
