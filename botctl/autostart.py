@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 PATIENCE_S = 60.0
 # From holding the lock to answering, a daemon with a large fleet may take a while.
 OTHERS_PATIENCE_S = 10.0
+_TRIES = 5
 
 
 def botd_command(*arguments: str) -> list[str]:
@@ -38,7 +39,7 @@ def start_daemon(paths: Paths, config: str | None = None) -> None:
     """
     with _one_at_a_time(paths):
         if not _answers(paths.socket):
-            _start(paths.socket, config)
+            _start(paths, config)
 
 
 @contextmanager
@@ -59,7 +60,22 @@ def _one_at_a_time(paths: Paths) -> Iterator[None]:
         lock.release()
 
 
-def _start(socket: str, config: str | None) -> None:
+def _start(paths: Paths, config: str | None) -> None:
+    for _ in range(_TRIES):
+        status, reason, hint = _try(config)
+        if status == Exit.OK:
+            return
+        if status != Exit.FAILED or "already running" not in reason:
+            break
+        # There is a daemon, which a neighbouring job has started and that may not listen yet. Or it was an attempt of
+        # the keeper, which came to nothing: then it is our turn.
+        if _another_answers(paths):
+            return
+    raise _failed(reason or f"it ended with status {status}", hint, status)
+
+
+def _try(config: str | None) -> tuple[int, str, str]:
+    """One start of botd: its exit status, and the reason and the hint that it gave."""
     command = botd_command("run", "--detach", *(["--config", config] if config else []))
     try:
         done = subprocess.run(
@@ -76,13 +92,7 @@ def _start(socket: str, config: str | None) -> None:
         raise _failed(f"it did not answer within {PATIENCE_S:g} s") from None
     except OSError as error:
         raise _failed(f"{command[0]}: {error.strerror or error}") from None
-    if done.returncode == Exit.OK:
-        return
-    reason, hint = _told(done.stderr)
-    # 1 is a conflict: there is a daemon already, which a neighbouring job has started and that may not listen yet.
-    if done.returncode == Exit.FAILED and _another_answers(socket):
-        return
-    raise _failed(reason or f"it ended with status {done.returncode}", hint, done.returncode)
+    return done.returncode, *_told(done.stderr)
 
 
 def _told(stderr: str) -> tuple[str, str]:
@@ -108,14 +118,28 @@ def _failed(reason: str, hint: str = "", status: int = Exit.UNREACHABLE) -> Botd
     )
 
 
-def _another_answers(path: str) -> bool:
+def _another_answers(paths: Paths) -> bool:
     """Whether a daemon that was started by somebody else accepts connections, now or soon."""
     deadline = time.monotonic() + OTHERS_PATIENCE_S
     while time.monotonic() < deadline:
-        if _answers(path):
+        if _answers(paths.socket):
             return True
+        if not _is_held(paths.daemon_lock):
+            return False
         time.sleep(0.02)
     return False
+
+
+def _is_held(lock: str) -> bool:
+    """Whether the botd that wrote itself into the lock lives; as long as that cannot be read, it is taken to."""
+    try:
+        with open(lock, encoding="ascii") as file:
+            pid = int(file.readline())
+    except OSError:
+        return True
+    except ValueError:
+        return False  # it gave the lock back
+    return os.path.exists(f"/proc/{pid}")
 
 
 def _answers(path: str) -> bool:
