@@ -7,7 +7,7 @@ import select
 from time import gmtime, monotonic, strftime
 
 from botd.keeper import proc
-from botd.keeper.lean import exec_signals
+from botd.keeper.lean import SIGKILL, exec_signals, send_signal
 from botd.keeper.life import Life, status_words
 from botd.keeper.loop import Loop
 from botd.keeper.request import Invalid
@@ -73,8 +73,10 @@ class Respawner:
             self._peer_pidfd = -1
 
     def leaving(self) -> None:
-        """botd said bye: it is not to be started again."""
+        """botd said bye: it is not to be started again, and an attempt under way beside it is not to take its place."""
         self._recipe = None
+        if self.pid >= 0 and self.pid != self._connected_pid:
+            send_signal(self._pidfd, SIGKILL)
 
     def lost(self, why: str = "") -> None:
         """The connection ended; `why` where the keeper knows more than that."""

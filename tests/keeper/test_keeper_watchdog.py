@@ -165,8 +165,7 @@ class Fake:
 
     def __init__(self, house, how, then="beats", watch=QUICK):
         self.house = house
-        house.launch()
-        until(lambda: os.path.exists(house.path("run/keeper.sock")), "the keeper")
+        house.up().close()
         Path(house.path("botd.py")).write_text(BOTD)
         self.first = subprocess.Popen([*PYTHON, BOTD, house.home, ROOT, how, repr(watch), then], env=ENV)
         until(self.starts, "the first botd")
@@ -302,6 +301,16 @@ def test_a_botd_whose_program_is_gone(house, gone):
     assert status["last_exit"]["code"] == 127
 
 
+def test_an_attempt_under_way_ends_with_the_bye_of_a_botd_that_was_quicker(fake):
+    botd = fake("beats", then="never", watch=SLOW)
+    botd.first.kill()
+    _, attempt = until(lambda: len(botd.starts()) == 2 and botd.starts(), "the attempt")
+    quicker = botd.house.connect()
+    assert alive(attempt)
+    quicker.send({"op": "bye"})
+    until(lambda: not alive(attempt), "the end of the attempt")
+
+
 def test_nobody_wants_back_what_said_bye(house):
     keeper = house.up()
     keeper.send({"op": "bye"})
@@ -425,8 +434,7 @@ def test_a_hung_keeper_is_ended_and_replaced(house, how):
 
 @pytest.mark.parametrize("when", ["greeting", "later"])
 def test_a_stopped_keeper_is_woken(house, when):
-    house.launch()
-    until(lambda: os.path.exists(house.path("run/keeper.sock")), "the keeper")
+    house.up().close()
     seen = []
 
     async def main():
