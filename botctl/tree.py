@@ -41,6 +41,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "daemon stop": (DAEMON, "daemon"),
     "daemon status": (DAEMON, "daemon"),
     "daemon logs": (DAEMON, "daemon"),
+    "daemon repair": (DAEMON, "repair"),
     "daemon install": (DAEMON, "install"),
     "config show": (DAEMON, "config"),
     "config check": (DAEMON, "config"),
@@ -54,7 +55,7 @@ VERBS: dict[str, tuple[str, str]] = {
 
 NOUNS = {
     "system": "The machine and the work of the daemon",
-    "daemon": "Start, stop and install botd, the process behind all of this",
+    "daemon": "Start, stop, repair and install botd, the process behind all of this",
     "config": "The configuration that is in force, and checking a new one",
 }
 

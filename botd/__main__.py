@@ -1,4 +1,4 @@
-"""The entry: `botd run [--detach] [--config FILE]`, `botd config check|schema`, `botd --version`."""
+"""The entry: `botd run [--detach] [--config FILE]`, `botd config check|schema`, `botd repair`, `botd --version`."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ USAGE = f"""botd {__version__}: the daemon of a fleet of bots. People use botctl
 usage: botd run [--detach] [--config FILE]   serve, in the foreground or in the background
        botd config check [FILE]              is this configuration valid?
        botd config schema                    its JSON Schema
+       botd repair [--check]                 put a damaged database right while botd does not run
        botd --version
 
 environment: BOTD_HOME (the fleet's folder), BOTD_SOCKET, BOTD_CONFIG,
@@ -31,6 +32,10 @@ def main() -> int:
             from botd.config_cli import main as config_main
 
             return config_main(arguments[1:])
+        case ["repair"]:
+            from botd.repair_cli import main as repair_main
+
+            return repair_main(arguments[1:])
         case ["--version" | "-V" | "version"]:
             print(f"botd {__version__}")
             return Exit.OK

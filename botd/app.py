@@ -28,12 +28,13 @@ from botd.keeper import oom
 from botd.keeper.client import KeeperBusy, KeeperClient, KeeperError
 from botd.keeper.life import exit_words
 from botd.keeper.watchdog import figures
+from botd.mending import Mender
 from botd.reload import Configuration
 from botd.server.dispatch import Dispatcher
 from botd.server.listener import Listener, open_to
 from botd.server.services import KeeperView, Services
 from botd.server.table import HANDLERS
-from botd.state.store import Store
+from botd.state.store import Store, StoredBot
 from botd.storage import folders
 from botd.system import lock
 from botd.system.clock import Clock
@@ -84,6 +85,8 @@ class Daemon:
             watch=figures(environ.get("BOTD_WATCHDOG")),
             on_watched=self._watched,
         )
+        self._mender = Mender(paths, self._clock)
+        self._held: lock.InstanceLock
         self._store: Store
         self._engine: Engine
         self._executor: Executor
@@ -94,7 +97,7 @@ class Daemon:
         """Start, call `ready`, serve until asked to end. Raises BotdError when it cannot start."""
         self._ending = asyncio.Event()
         folders.prepare_home(self.paths)
-        held = lock.acquire(self.paths, self._clock)
+        self._held = held = lock.acquire(self.paths, self._clock)
         try:
             await self._start()
             try:
@@ -113,7 +116,7 @@ class Daemon:
         _raise_descriptor_limit()
         oom.assume(oom.BOTD)
         settings = await self._config.first()
-        self._store = Store.open(self.paths.database)
+        self._store, stored = self._mender.open()
         self._engine = Engine(
             fleet=self._fleet,
             store=self._store,
@@ -148,17 +151,23 @@ class Daemon:
             clock=self._clock,
             paths=self.paths,
             settings=lambda: self._engine.settings,
+            inspect=self._mender.inspect,
         )
         self._engine.performer = self._executor
         self._engine.on_change.append(self._monitor.changed)
-        rebooted = self._load()
+        self._mender.engine, self._mender.executor = self._engine, self._executor
+        self._mender.on_new, self._mender.put_back = self._monitor.adopt, self._put_back
+        rebooted = self._load(stored)
         try:
             states = await self._keeper.connect_or_start()
         except KeeperError as error:
             raise BotdError("unavailable", f"no keeper: {error}", hint=f"see {self.paths.run}/keeper.log") from None
+        self._mender.believe(self._fleet, states)
         self._engine.happened([(bot_id, Rebooted()) for bot_id in rebooted])
         self._engine.happened(self._executor.reconcile(states))
-        self._engine.happened([(bot.id, StartRequested()) for bot in self._fleet if _suspended(bot)])
+        waiting = self._mender.uncertain
+        suspended = [bot for bot in self._fleet if _suspended(bot) and bot.id not in waiting]
+        self._engine.happened([(bot.id, StartRequested()) for bot in suspended])
         for bot in self._fleet:
             self._monitor.adopt(bot)
         self._monitor.start()
@@ -171,6 +180,7 @@ class Daemon:
         loop.add_signal_handler(signal.SIGHUP, lambda: self._spawn_task(self._config.reload_logged()))
         dump.install(self._describe)
         self._spawn_task(upkeep.run())
+        self._spawn_task(self._mender.run())
         text = f"botd {__version__} started (pid {os.getpid()}) with {len(self._fleet)} bots"
         if self._brought_back:
             hello = self._keeper.hello
@@ -178,11 +188,11 @@ class Daemon:
             text += f", brought back by the keeper; the one before: {last}"
         self._engine.note(None, "daemon", text)
 
-    def _load(self) -> list[str]:
+    def _load(self, bots: list[StoredBot]) -> list[str]:
         """Every bot on record into the fleet; the ids of those whose state is of another boot."""
         boot_id = self._clock.boot_id()
         rebooted = []
-        for stored in self._store.load():
+        for stored in bots:
             self._fleet.add(
                 Bot(
                     stored.spec, stored.state, rules_of(stored.spec), stored.created_at_wall, stored.port, stored.source
@@ -210,6 +220,8 @@ class Daemon:
             latencies=self._latencies,
             executor=self._executor,
             warnings=self._warnings,
+            database=self._mender.view,
+            repair=self._mender.repair,
         )
         return Dispatcher(services, HANDLERS)
 
@@ -268,8 +280,11 @@ class Daemon:
             names = ", ".join(f"{stray.id} (pid {stray.pid})" for stray in self._executor.strays[:3])
             count = len(self._executor.strays)
             text = f"{count} process{'' if count == 1 else 'es'} of bots that are on no record: {names}"
-            out.append({"text": text, "remedy": "restore the database, or end them with: botctl cleanup"})
-        if self._engine.deferred:
+            out.append({"text": text, "remedy": "botctl daemon repair, or end them with: botctl cleanup"})
+        if (trouble := self._store.trouble) is not None:
+            text = f"{trouble.message}; nothing can be changed, bots run on and are looked after"
+            out.append({"text": text, "remedy": trouble.hint})
+        elif self._engine.deferred:
             waiting = "1 event waits" if self._engine.deferred == 1 else f"{self._engine.deferred} events wait"
             text = f"{waiting} for the database, which cannot be written"
             out.append({"text": text, "remedy": f"free space on the file system of {self.paths.home}"})
@@ -286,6 +301,17 @@ class Daemon:
                 }
             )
         return out
+
+    async def _put_back(self) -> None:
+        """Somebody removed the home under us, or a socket: bots can only be stopped through one."""
+        if not self._held.stands_at(self.paths.daemon_lock):
+            log.error("%s was removed while botd runs; what belongs there is made again", self.paths.run)
+            folders.prepare_home(self.paths)
+            self._executor.forget_folders()
+            self._held.acquire(self.paths.home, os.getpid(), self._clock.wall())
+        if await self._listener.mend():
+            open_to(self.paths, self._engine.settings.security.socket_access)
+            log.warning("%s was removed; it is made again", self.paths.socket)
 
     # --- configuration --------------------------------------------------------------------------------
 
@@ -379,6 +405,7 @@ class Daemon:
             except KeeperError:
                 log.debug("the keeper was gone already")
         self._keeper.close()
+        self._mender.keep_copy()
         self._store.close()
         running = sum(bot.state.pid is not None for bot in self._fleet)
         log.info("botd ends; %d bots run on", running)

@@ -15,6 +15,7 @@ from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import replace
 from typing import Protocol
 
+from botd.backlog import Backlog, Decided
 from botd.contract.errors import BotdError
 from botd.core import admission
 from botd.core.admission import Refusal
@@ -25,7 +26,7 @@ from botd.core.fleet import Bot, Fleet, rules_of
 from botd.core.goals import Goal
 from botd.core.lifecycle import Context, IllegalEvent, step
 from botd.core.settings import Settings
-from botd.state.store import Store, StoredBot, StoredEvent
+from botd.state.store import Batch, Store, StoredBot, StoredEvent, StoreError
 from botd.waiting import Tell, Watch, Watches
 
 log = logging.getLogger("botd.engine")
@@ -87,7 +88,8 @@ class Engine:
         self._chance = chance
         self.admission = may_start
         self._watches = Watches(fleet)
-        self._deferred: list[tuple[str, Event]] = []
+        self._backlog = Backlog()
+        self._retrying = False
         self._timer: asyncio.TimerHandle | None = None
         self._timer_at = float("inf")
 
@@ -95,65 +97,104 @@ class Engine:
 
     def request(self, events: Iterable[tuple[str, Event]]) -> None:
         """Events that somebody asked for: on disk when this returns. Raises BotdError, nothing changed then."""
-        self._flush_deferred()
-        if self._deferred:
-            raise BotdError(
-                "unavailable",
-                "the database cannot be written, so nothing can be promised now; bots run on",
-                hint="see botctl daemon status; free disk space, then try again",
-                exit=1,
-            )
-        self._apply(list(events), durable=True)
+        self._promise(list(events), record_wishes=True)
+
+    def _promise(self, events: list[tuple[str, Event]], *, record_wishes: bool) -> None:
+        self.record_backlog()
+        decided = self._decide(events)
+        try:
+            recorded = self._commit(decided, durable=True, record_wishes=record_wishes)
+        except BotdError:
+            for bot_id, state in decided.before.items():
+                self.fleet.set_state(self.fleet.bots[bot_id], state)
+            raise
+        self._leave(decided, recorded)
 
     def happened(self, events: Iterable[tuple[str, Event]]) -> None:
-        """Events that nobody can take back. Kept and tried again while the database cannot record them."""
-        batch = list(events)
-        if self._deferred:
-            self._deferred += batch
-            return
-        try:
-            self._apply(batch, durable=False)
-        except BotdError as error:
-            log.error("cannot record %d events, trying again every second: %s", len(batch), error)
-            self._deferred += batch
-            self._retry_store()
+        """Events that nobody can take back. They are acted upon also while the database cannot record them."""
+        decided = self._decide(list(events))
+        if not self._backlog:
+            try:
+                recorded = self._commit(decided, durable=False)
+            except BotdError as error:
+                log.error("cannot record what happens; it is kept in memory and tried again every second: %s", error)
+                self._retry_backlog()
+            else:
+                self._leave(decided, recorded)
+                return
+        self._put_off(decided)
 
     def suspend(self, events: Iterable[tuple[str, Event]]) -> None:
-        """Events that end lives because botd ends: what the owners want stays as it is on record. Raises BotdError."""
-        self._flush_deferred()
-        self._apply(list(events), durable=True, record_wishes=False)
+        """Events that end lives because botd ends: what the owners want stays as it is on record."""
+        batch = list(events)
+        try:
+            self._promise(batch, record_wishes=False)
+        except BotdError as error:
+            # Whoever wants everything down gets it; the keeper's journal has the ends for the next botd.
+            log.error("cannot record that everything is stopped: %s", error)
+            decided = self._decide(batch)
+            self._leave(decided.acted(), [])
 
-    def _retry_store(self) -> None:
-        asyncio.get_running_loop().call_later(RETRY_STORE_S, self._retried)
+    def _put_off(self, decided: Decided) -> None:
+        """Act on it now, record it later.
+
+        Safe without a record: a life begins only where the keeper's journal has not seen its number, and an end
+        is acknowledged only when it is on record, so the next botd is told of everything that this one did.
+        """
+        self._backlog.add(decided, self.fleet, self._clock.wall())
+        self._leave(decided.acted(), [])
+
+    def _retry_backlog(self) -> None:
+        if not self._retrying:
+            self._retrying = True
+            asyncio.get_running_loop().call_later(RETRY_STORE_S, self._retried)
 
     def _retried(self) -> None:
-        self._flush_deferred()
-        if self._deferred:
-            self._retry_store()
-
-    def _flush_deferred(self) -> None:
-        if not self._deferred:
-            return
-        waiting, self._deferred = self._deferred, []
+        self._retrying = False
         try:
-            self._apply(waiting, durable=False)
+            self.record_backlog()
         except BotdError:
-            self._deferred = waiting
-        else:
-            log.info("the database takes writes again; %d events are recorded", len(waiting))
-            self._arm()
+            self._retry_backlog()
+
+    def record_backlog(self) -> None:
+        """Record what could not be recorded when it happened. Raises BotdError while it still cannot be."""
+        backlog = self._backlog
+        if not backlog:
+            return
+        recorded: list[StoredEvent] = []
+        changed = [(bot_id, bot.state) for bot_id in backlog.changed if (bot := self.fleet.get(bot_id)) is not None]
+
+        def write() -> None:
+            recorded.clear()
+            with self._store.batch(durable=bool(backlog.removed)) as batch:
+                batch.save_states(changed, self._boot_id)
+                for bot_id, state in changed:
+                    if bot_id in backlog.wishes:
+                        batch.set_wanted(bot_id, state.wanted)
+                self._record_notes(batch, backlog.notes, backlog.removed, recorded, self._clock.wall())
+
+        self._with_room(write)
+        self._backlog = Backlog()
+        log.info("the database takes writes again; %d events are recorded", backlog.events)
+        self._leave(backlog.rest(self.fleet), recorded)
 
     @property
     def deferred(self) -> int:
         """Events that wait for the database."""
-        return len(self._deferred)
+        return self._backlog.events
 
-    def _apply(self, events: list[tuple[str, Event]], *, durable: bool, record_wishes: bool = True) -> None:
-        before: dict[str, BotState] = {}
-        effects: list[tuple[Bot, Effect]] = []
-        notes: list[tuple[Bot, Note, int]] = []
-        removed: list[Bot] = []
-        strays: list[tuple[str, int]] = []
+    def _with_room(self, write: Callable[[], None]) -> None:
+        """On a full disk the database's own log may hold the space that is missing."""
+        try:
+            write()
+        except StoreError as error:
+            if not error.passes or not self._store.make_room():
+                raise
+            write()
+
+    def _decide(self, events: list[tuple[str, Event]]) -> Decided:
+        """The states in the fleet are the new ones afterwards; nothing is recorded or done yet."""
+        out = Decided(len(events))
         now = self._clock.boottime()
         refusal = self.admission()
         policy, refused = self.settings.restart, refusal.reason if refusal else None
@@ -162,7 +203,7 @@ class Engine:
             bot = self.fleet.get(bot_id)
             if bot is None:
                 if isinstance(event, Exited):
-                    strays.append((bot_id, event.generation))
+                    out.strays.append((bot_id, event.generation))
                 continue
             try:
                 decision = step(bot.state, event, Context(now, self._chance(), policy, bot.rules, refused, probing))
@@ -171,79 +212,78 @@ class Engine:
                 log.warning("%s: %s", bot_id, error)
                 continue
             if decision.state is not bot.state:
-                before.setdefault(bot_id, bot.state)
+                out.before.setdefault(bot_id, bot.state)
                 self.fleet.set_state(bot, decision.state)
             for effect in decision.effects:
                 if isinstance(effect, Note):
                     # The end of a life and the beginning of the next may be one decision: the note is about the first.
                     life = event.generation if isinstance(event, OF_A_LIFE) else bot.state.generation
-                    notes.append((bot, effect, life))
+                    out.notes.append((bot, effect, life))
                 elif isinstance(effect, Remove):
-                    removed.append(bot)
+                    out.removed.append(bot)
                 else:
-                    effects.append((bot, effect))
-        try:
-            recorded = self._commit(before, notes, removed, durable=durable, record_wishes=record_wishes)
-        except BotdError:
-            for bot_id, state in before.items():
-                self.fleet.set_state(self.fleet.bots[bot_id], state)
-            raise
-        self._leave(before, effects, removed, strays, recorded)
+                    out.effects.append((bot, effect))
+        return out
 
-    def _commit(
-        self,
-        before: dict[str, BotState],
-        notes: list[tuple[Bot, Note, int]],
-        removed: list[Bot],
-        *,
-        durable: bool,
-        record_wishes: bool,
-    ) -> list[StoredEvent]:
-        wall = self._clock.wall()
-        out: list[StoredEvent] = []
+    def _commit(self, decided: Decided, *, durable: bool, record_wishes: bool = True) -> list[StoredEvent]:
+        """Record it: what is to be told of it. Raises BotdError, and then nothing is recorded."""
+        before, removed = decided.before, decided.removed
         gone = {bot.id for bot in removed}
         changed = [
             (bot_id, self.fleet.bots[bot_id].state)
             for bot_id, old in before.items()
             if bot_id not in gone and not _only_pid(old, self.fleet.bots[bot_id].state)
         ]
-        if not (changed or notes or removed):
-            return []
-        with self._store.batch(durable=durable or bool(removed)) as batch:
-            batch.save_states(changed, self._boot_id)
-            for bot_id, state in changed:
-                if record_wishes and state.wanted != before[bot_id].wanted:
-                    batch.set_wanted(bot_id, state.wanted)
-            for bot, note, generation in notes:
-                if bot.id not in gone:
-                    seq = batch.add_event(bot.id, wall, note.kind, note.text, generation)
-                    out.append(StoredEvent(seq, bot.id, wall, note.kind, note.text, generation))
-            for bot in removed:
-                batch.delete_bot(bot.id)
-                text = f"{bot.id} was deleted"
-                out.append(StoredEvent(batch.add_event(None, wall, "deleted", text), None, wall, "deleted", text, None))
-        return out
+        recorded: list[StoredEvent] = []
+        if not (changed or decided.notes or removed):
+            return recorded
+        wall = self._clock.wall()
+        notes = [(bot.id, wall, note, life) for bot, note, life in decided.notes]
 
-    def _leave(
-        self,
-        before: dict[str, BotState],
-        effects: list[tuple[Bot, Effect]],
-        removed: list[Bot],
-        strays: list[tuple[str, int]],
+        def write() -> None:
+            recorded.clear()
+            with self._store.batch(durable=durable or bool(removed)) as batch:
+                batch.save_states(changed, self._boot_id)
+                for bot_id, state in changed:
+                    if record_wishes and state.wanted != before[bot_id].wanted:
+                        batch.set_wanted(bot_id, state.wanted)
+                self._record_notes(batch, notes, removed, recorded, wall)
+
+        self._with_room(write)
+        return recorded
+
+    @staticmethod
+    def _record_notes(
+        batch: Batch,
+        notes: Sequence[tuple[str, float, Note, int]],
+        removed: Sequence[Bot],
         recorded: list[StoredEvent],
+        wall: float,
     ) -> None:
-        """Everything is on record: act, tell, and wake who waits."""
+        gone = {bot.id for bot in removed}
+        for bot_id, at, note, life in notes:
+            if bot_id not in gone:
+                seq = batch.add_event(bot_id, at, note.kind, note.text, life)
+                recorded.append(StoredEvent(seq, bot_id, at, note.kind, note.text, life))
+        for bot in removed:
+            batch.delete_bot(bot.id)
+            text = f"{bot.id} was deleted"
+            seq = batch.add_event(None, wall, "deleted", text)
+            recorded.append(StoredEvent(seq, None, wall, "deleted", text, None))
+
+    def _leave(self, decided: Decided, recorded: list[StoredEvent]) -> None:
+        """Act, tell, and wake who waits."""
         performer = self.performer
         assert performer is not None, "the engine is used before it is wired"
-        for bot, effect in effects:
+        for bot, effect in decided.effects:
             performer.perform(bot, effect)
-        for bot_id, generation in strays:
+        for bot_id, generation in decided.strays:
             performer.acknowledge(bot_id, generation)
-        for bot in removed:
+        for bot in decided.removed:
             self.fleet.remove(bot.id)
             performer.perform(bot, Remove())
         self._tell(recorded)
-        for bot_id, old in before.items():
+        for bot_id, old in decided.before.items():
             bot_now = self.fleet.get(bot_id)
             if bot_now is not None:
                 for changed in self.on_change:
@@ -268,7 +308,7 @@ class Engine:
 
     def _arm(self) -> None:
         at = self.fleet.next_deadline()
-        if at is None or self._deferred:
+        if at is None:
             return
         if self._timer is not None:
             if self._timer_at <= at:
@@ -318,13 +358,18 @@ class Engine:
             Bot(one.spec, BotState(since=now), rules_of(one.spec), wall, port=one.port, source=one.source)
             for one in new
         ]
-        recorded = []
-        with self._store.batch(durable=True) as batch:
-            for one, bot in zip(new, bots, strict=True):
-                stored = StoredBot(bot.spec, bot.state, wall, bot.port, bot.source, self._boot_id)
-                batch.insert_bot(stored, one.secrets)
-                seq = batch.add_event(bot.id, wall, "created", "created", 0)
-                recorded.append(StoredEvent(seq, bot.id, wall, "created", "created", 0))
+        recorded: list[StoredEvent] = []
+
+        def write() -> None:
+            recorded.clear()
+            with self._store.batch(durable=True) as batch:
+                for one, bot in zip(new, bots, strict=True):
+                    stored = StoredBot(bot.spec, bot.state, wall, bot.port, bot.source, self._boot_id)
+                    batch.insert_bot(stored, one.secrets)
+                    seq = batch.add_event(bot.id, wall, "created", "created", 0)
+                    recorded.append(StoredEvent(seq, bot.id, wall, "created", "created", 0))
+
+        self._with_room(write)
         assert self.performer is not None
         for bot in bots:
             self.fleet.add(bot)
@@ -335,18 +380,23 @@ class Engine:
     def change(self, changes: Sequence[ChangedBot]) -> None:
         """New specifications for existing bots: on disk when this returns. A running life goes on with the old one."""
         wall = self._clock.wall()
-        recorded = []
-        with self._store.batch(durable=True) as batch:
-            for one in changes:
-                bot = self.fleet.bots[one.spec.id]
-                batch.update_spec(one.spec, one.secrets)
-                if one.source != bot.source:
-                    batch.set_source(bot.id, one.source)
-                if one.port != bot.port:
-                    batch.set_port(bot.id, one.port)
-                generation = bot.state.generation
-                seq = batch.add_event(bot.id, wall, "changed", one.text, generation)
-                recorded.append(StoredEvent(seq, bot.id, wall, "changed", one.text, generation))
+        recorded: list[StoredEvent] = []
+
+        def write() -> None:
+            recorded.clear()
+            with self._store.batch(durable=True) as batch:
+                for one in changes:
+                    bot = self.fleet.bots[one.spec.id]
+                    batch.update_spec(one.spec, one.secrets)
+                    if one.source != bot.source:
+                        batch.set_source(bot.id, one.source)
+                    if one.port != bot.port:
+                        batch.set_port(bot.id, one.port)
+                    generation = bot.state.generation
+                    seq = batch.add_event(bot.id, wall, "changed", one.text, generation)
+                    recorded.append(StoredEvent(seq, bot.id, wall, "changed", one.text, generation))
+
+        self._with_room(write)
         for one in changes:
             bot = self.fleet.bots[one.spec.id]
             bot.source, bot.port = one.source, one.port

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import logging
 import os
 import signal
@@ -33,6 +34,8 @@ class Stray(NamedTuple):
     id: str
     generation: int
     pid: int
+    began: float
+    """CLOCK_BOOTTIME, seconds."""
 
 
 class Executor:
@@ -102,13 +105,23 @@ class Executor:
             folders.touch(self._paths.bot_lock(bot.id))
             self._prepared.add(bot.id)
 
+    def forget_folders(self) -> None:
+        """The home was removed: what a bot needs is made again with its next start."""
+        self._prepared.clear()
+
     def _spawn(self, bot: Bot, generation: int) -> None:
         try:
             self._make_folders(bot)
             secrets = self._store.secrets(bot.id) if bot.spec.secret_names else {}
         except BotdError as error:
             # Told later: the decision that led here is still being carried out.
-            failed: list[tuple[str, Event]] = [(bot.id, SpawnFailed(generation, error.message, permanent=False))]
+            refused = error.kind == "unavailable"
+            event = (
+                SpawnRefused(generation, error.message)
+                if refused
+                else SpawnFailed(generation, error.message, permanent=False)
+            )
+            failed: list[tuple[str, Event]] = [(bot.id, event)]
             asyncio.get_running_loop().call_soon(self._report, failed)
             return
         spec, output = bot.spec, self._settings().output
@@ -210,9 +223,13 @@ class Executor:
                 log.warning("the keeper said: %s", message.get("text", message["op"]))
                 return None
 
-    def _failed(self, message: Message) -> SpawnFailed:
+    def _failed(self, message: Message) -> SpawnFailed | SpawnRefused:
         number = message.get("errno")
         bot = self._fleet.get(message["id"])
+        if number in _FULL and message["step"] in _OURS:
+            # Nothing is wrong with the bot, and no number of attempts makes room. The life that never was is forgotten.
+            self.acknowledge(message["id"], message["gen"])
+            return SpawnRefused(message["gen"], f"{message['step']}: {message['text']}", message["gen"])
         subject = ""
         if bot is not None:
             subject = {"exec": f" {bot.spec.command[0]!r}", "chdir": f" {bot.spec.directory!r}"}.get(
@@ -247,18 +264,17 @@ class Executor:
         events: list[tuple[str, Event]] = []
         known: set[str] = set()
         self.strays = []
-        for state in states:
+        # By number: what this record does not know of a bot is told in the order in which it happened.
+        for state in sorted(states, key=lambda state: (state["id"], state["gen"])):
             bot_id, generation = state["id"], state["gen"]
             bot = self._fleet.get(bot_id)
             if not state["live"]:
                 if bot is not None and bot.state.generation == generation:
                     known.add(bot_id)
-                event = self._event(state["final"])
-                if event is not None:
-                    events.append((bot_id, event))
+                events += self._ended(bot, state)
             elif bot is None:
                 log.warning("%s: life %d (pid %d) is on no record", bot_id, generation, state["pid"])
-                self.strays.append(Stray(bot_id, generation, state["pid"]))
+                self.strays.append(Stray(bot_id, generation, state["pid"], self._began(state)))
             elif generation < bot.state.generation or (
                 generation == bot.state.generation and bot.state.phase not in _WITH_LIFE
             ):
@@ -272,12 +288,28 @@ class Executor:
                 events += self._vanished(bot)
         return events
 
+    def _began(self, state: Message) -> float:
+        began: float = state.get("at", {}).get("boottime", self._clock.boottime())
+        return began
+
+    def _ended(self, bot: Bot | None, state: Message) -> list[tuple[str, Event]]:
+        """A life that is over. One of a number that is not on record was begun while nothing could be recorded."""
+        event = self._event(state["final"])
+        if event is None:
+            return []
+        if bot is not None and state["gen"] > bot.state.generation and bot.state.wanted:
+            if not isinstance(event, Exited):
+                self.acknowledge(bot.id, state["gen"])
+                return []
+            pid = state["final"].get("pid", 0)
+            return [(bot.id, Adopted(state["gen"], pid, self._clock.boottime() - event.exit.ran_s)), (bot.id, event)]
+        return [(state["id"], event)]
+
     def _resumed(self, bot: Bot, state: Message) -> list[tuple[str, Event]]:
         generation = bot.state.generation
         events: list[tuple[str, Event]] = []
         if state["gen"] > generation:
-            began = state.get("at", {}).get("boottime", self._clock.boottime())
-            return [(bot.id, Adopted(state["gen"], state["pid"], began))]
+            return [(bot.id, Adopted(state["gen"], state["pid"], self._began(state)))]
         if bot.state.phase == "starting" or (bot.state.phase == "stopping" and bot.state.pid is None):
             events.append((bot.id, Spawned(generation, state["pid"])))
             if state.get("running"):
@@ -301,6 +333,9 @@ class Executor:
 
 
 _WITH_LIFE = ("starting", "running", "stopping")
+_FULL = (errno.ENOSPC, errno.EDQUOT)
+_OURS = ("journal", "logs", "lock", "containment")
+"""The steps of a start that write to our own files."""
 
 
 def check_startable(directory: str) -> None:

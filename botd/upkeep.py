@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 
 from botd.contract.errors import BotdError
 from botd.contract.paths import Paths
@@ -27,13 +27,21 @@ class Upkeep:
     """What a person wrote (data of bots that are gone) is only removed when it was asked for, never from here."""
 
     def __init__(
-        self, *, fleet: Fleet, store: Store, clock: Clock, paths: Paths, settings: Callable[[], Settings]
+        self,
+        *,
+        fleet: Fleet,
+        store: Store,
+        clock: Clock,
+        paths: Paths,
+        settings: Callable[[], Settings],
+        inspect: Callable[[], Awaitable[None]],
     ) -> None:
         self._fleet = fleet
         self._store = store
         self._clock = clock
         self._paths = paths
         self._settings = settings
+        self._inspect = inspect
         self._snapshot_at = float("-inf")
 
     async def run(self) -> None:
@@ -47,8 +55,11 @@ class Upkeep:
     async def _round(self) -> None:
         try:
             await asyncio.to_thread(self._clean_files)
+            if self._store.trouble is not None:
+                return
             self._store.prune(requests_before_wall=self._clock.wall() - REQUESTS_KEPT_S)
             self._store.checkpoint()
+            await self._inspect()
             if self._clock.boottime() - self._snapshot_at > SNAPSHOT_S:
                 self._store.snapshot()
                 self._snapshot_at = self._clock.boottime()

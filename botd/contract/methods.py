@@ -90,6 +90,14 @@ _TABLE = (
         mutates=True,
     ),
     Method(
+        "daemon.repair",
+        "check the database; put a damaged one right with what can be read, the snapshot and what runs",
+        {"check": {**_BOOL, "description": "only look"}},
+        _OBJECT,
+        who="admin",
+        mutates=True,
+    ),
+    Method(
         "bots.create",
         "add a bot; it starts when `start` is set",
         {"spec": SPEC, "start": _BOOL, "wait": _ACTION["wait"], "timeout_s": _TIMEOUT},

@@ -49,6 +49,18 @@ class Listener:
             sock.close()
             raise
 
+    async def mend(self) -> bool:
+        """Listen at the path again when our socket is gone from it. Whether it was. Raises BotdError."""
+        with contextlib.suppress(FileNotFoundError):
+            about = os.stat(self._path)
+            if (about.st_dev, about.st_ino) == self._identity:
+                return False
+        if self._server is not None:
+            self._server.close()  # who is connected stays connected
+            self._server = None
+        await self.open()
+        return True
+
     def _accept(self) -> Connection:
         connection = Connection(self._dispatcher, self._admit, self._gone)
         self._open.add(connection)

@@ -86,6 +86,10 @@ class Services:
     started_at: float
     latencies: Latencies
     executor: Executor
+    database: Callable[[], dict[str, Any]]
+    """How the database is, for people."""
+    repair: Callable[[bool], Awaitable[dict[str, Any]]]
+    """(only look?) -> what was found, done and lost."""
     warnings: Callable[[], list[dict[str, str]]] = field(default=list)
 
     @property

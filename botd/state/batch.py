@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Self
 
 from botd.core.bot import BotState, Spec
 from botd.state.codec import encode_spec, encode_state
 from botd.state.connection import Connection
-from botd.state.errors import SQLITE_ERRORS, explain
+from botd.state.errors import SQLITE_ERRORS
 from botd.state.records import NewEvent, StoredBot
 
 _INSERT_BOT = """
@@ -28,6 +29,18 @@ _BEGIN_REQUEST = """
 """
 
 
+@dataclass(slots=True)
+class Memory:
+    """What the store knows without reading, kept equal to the tables with each commit.
+
+    `secrets`: name -> value as stored, of every bot that has some. `fleet_changed`: which bots there are, or what one
+    of them is, has changed since the last snapshot.
+    """
+
+    secrets: dict[str, dict[str, bytes]]
+    fleet_changed: bool = False
+
+
 class Batch:
     """`with store.batch() as batch:` everything in the block happens, or nothing of it.
 
@@ -36,12 +49,15 @@ class Batch:
     Outside of the block every method raises RuntimeError.
     """
 
-    __slots__ = ("_connection", "_durable", "_open")
+    __slots__ = ("_connection", "_durable", "_fleet_changed", "_memory", "_open", "_secrets")
 
-    def __init__(self, connection: Connection, *, durable: bool) -> None:
+    def __init__(self, connection: Connection, memory: Memory, *, durable: bool) -> None:
         self._connection = connection
+        self._memory = memory
+        self._secrets: dict[str, dict[str, bytes]] = {}
         self._durable = durable
         self._open = False
+        self._fleet_changed = False
 
     def __enter__(self) -> Self:
         connection = self._connection
@@ -51,7 +67,7 @@ class Batch:
             connection.set_durable(self._durable)
             connection.execute("BEGIN IMMEDIATE")
         except SQLITE_ERRORS as error:
-            raise explain(connection.path, error) from error
+            raise connection.explain(error) from error
         self._open = True
         return self
 
@@ -62,11 +78,17 @@ class Batch:
                 self._connection.execute("COMMIT")
             except SQLITE_ERRORS as failure:
                 self._roll_back()
-                raise explain(self._connection.path, failure) from failure
+                raise self._connection.explain(failure) from failure
+            self._memory.fleet_changed |= self._fleet_changed
+            for bot_id, values in self._secrets.items():
+                if values:
+                    self._memory.secrets[bot_id] = values
+                else:
+                    self._memory.secrets.pop(bot_id, None)
             return
         self._roll_back()
         if isinstance(error, sqlite3.Error):
-            raise explain(self._connection.path, error) from error
+            raise self._connection.explain(error) from error
 
     def _roll_back(self) -> None:
         # SQLite has done it by itself after some errors (a full disk, a failed read).
@@ -74,7 +96,7 @@ class Batch:
             try:
                 self._connection.execute("ROLLBACK")
             except SQLITE_ERRORS as failure:
-                raise explain(self._connection.path, failure) from failure
+                raise self._connection.explain(failure) from failure
 
     def _run(self, sql: str, values: Sequence[Any]) -> sqlite3.Cursor:
         if not self._open:
@@ -82,7 +104,7 @@ class Batch:
         try:
             return self._connection.execute(sql, values)
         except UnicodeDecodeError as error:
-            raise explain(self._connection.path, error) from error
+            raise self._connection.explain(error) from error
 
     def _run_many(self, sql: str, rows: Iterable[Sequence[Any]]) -> None:
         if not self._open:
@@ -90,7 +112,7 @@ class Batch:
         try:
             self._connection.executemany(sql, rows)
         except UnicodeDecodeError as error:
-            raise explain(self._connection.path, error) from error
+            raise self._connection.explain(error) from error
 
     def _change(self, bot_id: str, sql: str, values: Sequence[Any]) -> None:
         if self._run(sql, values).rowcount != 1:
@@ -120,6 +142,7 @@ class Batch:
     def update_spec(self, spec: Spec, secrets: Mapping[str, str] | None) -> None:
         """Replace the spec of an existing bot, and all its secrets unless `secrets` is None."""
         self._change(spec.id, "UPDATE desired SET spec = ? WHERE id = ?", (encode_spec(spec), spec.id))
+        self._fleet_changed = True
         if secrets is not None:
             self._run("DELETE FROM secrets WHERE id = ?", (spec.id,))
             self._add_secrets(spec, secrets)
@@ -127,8 +150,10 @@ class Batch:
     def _add_secrets(self, spec: Spec, secrets: Mapping[str, str]) -> None:
         if set(secrets) != set(spec.secret_names):
             raise ValueError(f"{spec.id}: the secrets are not those that its specification names")
-        rows = [(spec.id, name, value.encode("utf-8", "surrogatepass")) for name, value in secrets.items()]
-        self._run_many(_ADD_SECRET, rows)
+        values = {name: value.encode("utf-8", "surrogatepass") for name, value in secrets.items()}
+        self._run_many(_ADD_SECRET, [(spec.id, name, value) for name, value in values.items()])
+        self._secrets[spec.id] = values
+        self._fleet_changed = True
 
     def set_wanted(self, bot_id: str, wanted: bool) -> None:
         self._change(bot_id, "UPDATE desired SET wanted = ? WHERE id = ?", (wanted, bot_id))
@@ -152,6 +177,8 @@ class Batch:
     def delete_bot(self, bot_id: str) -> None:
         """Forget a bot with its state and secrets. Its history stays until it is pruned."""
         self._change(bot_id, "DELETE FROM desired WHERE id = ?", (bot_id,))
+        self._secrets[bot_id] = {}
+        self._fleet_changed = True
 
     # --- history, requests, notes -----------------------------------------------------------------
 

@@ -5,10 +5,12 @@ from __future__ import annotations
 import errno
 import os
 import sqlite3
+import struct
 from typing import Literal
 from urllib.parse import quote
 
-from botd.state.errors import SQLITE_ERRORS, Damaged, StoreError, explain, explain_os
+from botd.state.errors import SQLITE_ERRORS, Damaged, StoreError, explain, explain_os, snapshot_path
+from botd.state.pages import Log
 from botd.state.schema import check_owner, migrate
 
 SMALLEST = 512
@@ -22,10 +24,18 @@ CHECKPOINT_PAGES = 4000
 
 
 class Connection(sqlite3.Connection):
-    """The one connection of a store. Knows its path and how durable the next commit is."""
+    """The one connection of a store. Knows its path, how durable the next commit is, and damage that was met."""
 
     path: str = ""
     full: bool = False
+    damage: Damaged | None = None
+
+    def explain(self, error: sqlite3.Error | UnicodeDecodeError) -> StoreError:
+        """`errors.explain`; damage is remembered."""
+        told = explain(self.path, error)
+        if isinstance(told, Damaged):
+            self.damage = told
+        return told
 
     def set_durable(self, durable: bool) -> None:
         """Whether the commits to come wait for the disk. Not inside of a transaction: SQLite would ignore it."""
@@ -49,15 +59,19 @@ def connect(path: str, mode: Literal["rw", "ro"] = "rw") -> Connection:
     return connection
 
 
-def open_database(path: str) -> Connection:
+def open_database(path: str, boot_id: str = "") -> Connection:
     """The database at `path`, created if there is none, migrated, and looked over for damage.
 
+    `boot_id`: of the machine's present boot. A log that was written in it was cut short by no power cut.
     Raises Damaged, or StoreError for everything else that stands in the way.
     """
     try:
         looked = False
         if os.path.lexists(path):
-            looked = _look_over(path)
+            looked = _look_over(path, boot_id)
+        elif os.path.lexists(snapshot_path(path)):
+            # A fleet that begins has no snapshot: to begin another one in its place would be to lose it.
+            raise Damaged(path, "it is gone")
         else:
             _create(path)
         return _settle(path, looked=looked)
@@ -67,7 +81,7 @@ def open_database(path: str) -> Connection:
         raise explain(path, error) from error
 
 
-def _look_over(path: str) -> bool:
+def _look_over(path: str, boot_id: str) -> bool:
     """Raises unless the file is sound and ours; changes nothing but its mode. False: it could not be looked at.
 
     Read-only, because a connection that may write folds the log into the file when it is closed, and throws
@@ -75,7 +89,7 @@ def _look_over(path: str) -> bool:
     and a fleet must open on a full one.
     """
     if not os.path.isfile(path):
-        raise StoreError(path, "is no regular file", "move it aside, or set BOTD_HOME to another folder")
+        raise Damaged(path, "in its place is no regular file")
     if (left := os.stat(path).st_size) < SMALLEST:
         # `_create` renames complete files only: this is no fleet that was just begun, but one that is lost.
         raise Damaged(path, f"{left} bytes are left of it")
@@ -88,6 +102,7 @@ def _look_over(path: str) -> bool:
     try:
         check_owner(connection, path)
         check(connection)
+        _check_log(connection, boot_id)
     except sqlite3.OperationalError as error:
         if error.sqlite_errorcode & 0xFF in (sqlite3.SQLITE_IOERR, sqlite3.SQLITE_FULL, sqlite3.SQLITE_CANTOPEN):
             return False
@@ -135,6 +150,33 @@ def check(connection: Connection) -> None:
         raise Damaged(connection.path, str(finding))
 
 
+def _check_log(connection: Connection, boot_id: str) -> None:
+    """Raises Damaged when changes that were committed lie beyond a broken place in the log.
+
+    SQLite takes everything from there on for what a crash has cut off, and forgets it without a word. A crash of a
+    program cannot do that, because the system has all that it wrote; a power cut can, and then nobody was promised
+    anything: so only a log of the present boot is told on.
+    """
+    row = None
+    try:
+        with open(f"{connection.path}-wal", "rb") as file:
+            data = file.read()
+        # "the mxFrame field": https://www.sqlite.org/walformat.html
+        with open(f"{connection.path}-shm", "rb") as file:
+            (reached,) = struct.unpack_from("=I", file.read(48), 16)
+        if connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'meta'").fetchone():
+            row = connection.execute("SELECT value FROM meta WHERE key = 'boot_id'").fetchone()
+    except (FileNotFoundError, struct.error):
+        return  # no log: nothing to lose
+    if not boot_id or row is None or row[0] != boot_id:
+        return
+    (page_size,) = connection.execute("PRAGMA page_size").fetchone()
+    log = Log(data, page_size)
+    lost = log.ends() - reached
+    if lost > 0:
+        raise Damaged(connection.path, f"its log is broken after page {reached} of {reached + lost}")
+
+
 def _create(path: str) -> None:
     """Build a new database under another name and rename it when it is complete."""
     new = f"{path}.new"
@@ -167,6 +209,11 @@ def remove(*paths: str) -> None:
 def publish(new: str, path: str) -> None:
     """Rename a closed and complete file into place, so that it is there after a power cut as well."""
     os.rename(new, path)
+    sync_folder(path)
+
+
+def sync_folder(path: str) -> None:
+    """Make what became of the names beside `path` outlive a power cut."""
     folder = os.open(os.path.dirname(os.path.abspath(path)), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         os.fsync(folder)

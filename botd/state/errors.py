@@ -10,46 +10,36 @@ import errno
 import os
 import shlex
 import sqlite3
-import time
 
 from botd.contract.errors import BotdError
 from botd.contract.vocabulary import Exit, Kind
 
 
 class StoreError(BotdError):
-    """The database could not do what was asked of it; the batch was rolled back, nothing was changed."""
+    """The database could not do what was asked of it; the batch was rolled back, nothing was changed.
 
-    def __init__(self, path: str, cause: str, hint: str, *, kind: Kind = "unavailable") -> None:
+    `passes`: the cause is outside of the file (space, permissions, a lock), and goes when somebody sees to it.
+    """
+
+    def __init__(self, path: str, cause: str, hint: str, *, kind: Kind = "unavailable", passes: bool = False) -> None:
         # The daemon was reached: its `unavailable` is no exit 7.
         super().__init__(kind, f"the database {path}: {cause}", hint=hint, exit=Exit.FAILED)
         self.path = path
+        self.passes = passes
 
 
 class Damaged(StoreError):
-    """The database cannot be trusted. Nothing was written to it; the bots run on. `detail` is SQLite's finding."""
+    """The database cannot be trusted. Nothing was written to it; the bots run on. `detail` is what was found."""
 
     def __init__(self, path: str, detail: str) -> None:
         # SQLite's findings come in several lines; an error is one.
-        super().__init__(path, f"is damaged: {' '.join(detail.split())}", _how_to_restore(path))
+        super().__init__(path, f"is damaged: {' '.join(detail.split())}", "botctl daemon repair")
         self.detail = detail
 
 
 def snapshot_path(path: str) -> str:
     """Where the last good copy of the database at `path` is kept."""
     return f"{path}.snapshot"
-
-
-def _how_to_restore(path: str) -> str:
-    # The write-ahead log must leave together with its database: SQLite would replay it onto the copy.
-    present = [file for file in (path, f"{path}-wal", f"{path}-shm", f"{path}-journal") if os.path.exists(file)]
-    aside = f"{path}.damaged"
-    commands = f"mkdir -p {shlex.quote(aside)} && mv {shlex.join(present)} {shlex.quote(aside)}"
-    good = snapshot_path(path)
-    try:
-        taken = time.strftime("%Y-%m-%d %H:%M:%SZ", time.gmtime(os.stat(good).st_mtime))
-    except OSError:
-        return f"there is no snapshot of it; to begin with an empty fleet: {commands}"
-    return f"to restore the snapshot of {taken}: {commands} && cp -p {shlex.quote(good)} {shlex.quote(path)}"
 
 
 _DISK_FULL = ("the disk is full", "free some space (botctl cleanup, df -h), then try again")
@@ -85,7 +75,7 @@ def explain(path: str, error: sqlite3.Error | UnicodeDecodeError) -> StoreError:
         return Damaged(path, str(error))
     if code in _CAUSES:
         cause, hint = _CAUSES[code]
-        return StoreError(path, f"{cause} ({error})", hint)
+        return StoreError(path, f"{cause} ({error})", hint, passes=True)
     return StoreError(path, str(error), "this is a fault of botd: please report it", kind="internal")
 
 
@@ -99,4 +89,4 @@ def explain_os(path: str, error: OSError) -> StoreError:
         cause, hint = "its folder does not exist", f"create it: mkdir -p {shlex.quote(os.path.dirname(path))}"
     else:
         cause, hint = "cannot be used", "check the path, the disk and the limits of the process"
-    return StoreError(path, f"{cause} ({os.strerror(error.errno or 0)})", hint)
+    return StoreError(path, f"{cause} ({os.strerror(error.errno or 0)})", hint, passes=True)

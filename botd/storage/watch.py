@@ -13,6 +13,8 @@ from typing import Any, ClassVar
 
 POLL_S = 0.1
 _MASK = 0x2 | 0x40 | 0x80 | 0x100 | 0x200 | 0x800  # MODIFY, MOVED_FROM, MOVED_TO, CREATE, DELETE, MOVE_SELF
+NAMES = 0x40 | 0x80 | 0x100 | 0x200 | 0x400 | 0x800
+"""Only that names come and go (the folder's own too), not that files are written."""
 _ONLYDIR = 0x01000000
 _NONBLOCK_CLOEXEC = os.O_NONBLOCK | os.O_CLOEXEC
 _EVENT = struct.Struct("iIII")
@@ -22,10 +24,10 @@ _OVERFLOW = 0x4000
 class FolderWatch:
     """Tells when a folder (an open descriptor) has changed since `clear`. `close` it before the descriptor."""
 
-    def __init__(self, folder: int) -> None:
+    def __init__(self, folder: int, mask: int = _MASK) -> None:
         self._event = asyncio.Event()
         self._notifier = _Notifier.shared()
-        self._number = self._notifier.add(folder, self._event) if self._notifier is not None else -1
+        self._number = self._notifier.add(folder, self._event, mask) if self._notifier is not None else -1
 
     def clear(self) -> None:
         """Forget earlier changes; to be called before looking at the folder."""
@@ -64,9 +66,9 @@ class _Notifier:
             cls._shared = None if opened is None else cls(*opened)
         return cls._shared
 
-    def add(self, folder: int, event: asyncio.Event) -> int:
+    def add(self, folder: int, event: asyncio.Event, mask: int) -> int:
         """The number of the watch; -1 when the kernel has none to spare."""
-        number: int = self._libc.inotify_add_watch(self._fd, f"/proc/self/fd/{folder}".encode(), _MASK | _ONLYDIR)
+        number: int = self._libc.inotify_add_watch(self._fd, f"/proc/self/fd/{folder}".encode(), mask | _ONLYDIR)
         if number < 0:
             self._close_if_unused()
             return -1

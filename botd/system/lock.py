@@ -52,6 +52,8 @@ class InstanceLock:
                 f"the lock {self.path} cannot be taken: {error.strerror or error}",
                 hint=f"check that {os.path.dirname(self.path)} is a folder that belongs to you and is writable",
             ) from error
+        if self._fd >= 0:
+            os.close(self._fd)  # that one has lost its name
         self._fd = fd
         self._write(f"{pid}\n{rfc3339(wall)}\n".encode())
 
@@ -63,6 +65,13 @@ class InstanceLock:
             fcntl.flock(self._fd, fcntl.LOCK_UN)
             os.close(self._fd)
             self._fd = -1
+
+    def stands_at(self, path: str) -> bool:
+        """Whether the file that is held is still the one at `path`: else a second daemon could take that one."""
+        try:
+            return os.path.samestat(os.fstat(self._fd), os.stat(path, follow_symlinks=False))
+        except OSError:
+            return False
 
     def _write(self, text: bytes) -> None:
         try:

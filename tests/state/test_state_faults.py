@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import random
 import resource
-import shlex
 import signal
 import subprocess
 import sys
@@ -364,37 +363,3 @@ def test_a_damaged_database_never_replaces_a_good_snapshot(path: str, sound: byt
     store.close()
     assert Path(snapshot_path(path)).read_bytes() == good
     assert not os.path.exists(f"{snapshot_path(path)}.new")
-
-
-@pytest.mark.parametrize("place", ["plain", "it's a folder; ok"])
-def test_the_hint_restores_the_snapshot(folder: str, place: str) -> None:
-    os.mkdir(f"{folder}/{place}")
-    path = f"{folder}/{place}/botd.db"
-    store = Store.open(path)
-    fill(store, "a/kept")
-    store.snapshot()
-    fill(store, "b/lost")
-    store.close()
-    Path(path).write_bytes(b"garbage\n" * 600)
-    # The log of the damaged file must not be played onto the copy.
-    Path(f"{path}-wal").write_bytes(b"rest of a log")
-    with pytest.raises(Damaged) as caught:
-        Store.open(path)
-    assert caught.value.hint.startswith("to restore the snapshot of ")
-    subprocess.run(["sh", "-ec", caught.value.hint.partition("Z: ")[2]], check=True)
-    store = Store.open(path)
-    assert [one.spec.id for one in store.load()] == ["a/kept"]
-    store.close()
-    assert sorted(os.listdir(f"{path}.damaged")) == ["botd.db", "botd.db-shm", "botd.db-wal"]
-
-
-def test_the_hint_without_a_snapshot_begins_anew(path: str) -> None:
-    Path(path).write_bytes(b"")
-    with pytest.raises(Damaged) as caught:
-        Store.open(path)
-    said, _, command = caught.value.hint.partition(" fleet: ")
-    assert said.startswith("there is no snapshot") and shlex.split(command)[0] == "mkdir"
-    subprocess.run(["sh", "-ec", command], check=True)
-    store = Store.open(path)
-    assert store.load() == []
-    store.close()

@@ -1,4 +1,4 @@
-"""daemon.ping, version, status, shutdown, and rpc.discover."""
+"""daemon.ping, version, status, shutdown, repair, and rpc.discover."""
 
 from __future__ import annotations
 
@@ -55,6 +55,7 @@ def status(call: Call) -> dict[str, Any]:
         keeper=services.keeper(),
         bots={"total": len(fleet), "running": fleet.phases["running"]},
         waiting_for_disk=services.engine.deferred,
+        database=services.database(),
         warnings=services.warnings(),
         limits={"nofile": resource.getrlimit(resource.RLIMIT_NOFILE)[0]},
     )
@@ -65,10 +66,15 @@ async def shutdown(call: Call) -> dict[str, Any]:
     return document(bots_left=left)
 
 
+async def repair(call: Call) -> dict[str, Any]:
+    return document(**await call.services.repair(call.params["check"]))
+
+
 HANDLERS: dict[str, Handler] = {
     "rpc.discover": discover,
     "daemon.ping": ping,
     "daemon.version": version,
     "daemon.status": status,
     "daemon.shutdown": shutdown,
+    "daemon.repair": repair,
 }
