@@ -13,7 +13,7 @@ from botctl.absence import absent, in_trouble
 from botctl.findings import FAIL, GOOD, WARN, finding
 from botctl.kernel import features
 from botctl.render.panel import part
-from botctl.render.units import duration, size
+from botctl.render.units import duration, local, plural, size
 from botd.contract.errors import BotdError
 from botd.contract.vocabulary import Exit
 
@@ -152,17 +152,54 @@ def _daemon(invocation: Invocation) -> Iterator[Finding]:
             yield finding("botd", FAIL, error.message.partition("\nlog: ")[0].replace("\n", "; "), error.hint)
         else:
             yield finding("botd", GOOD, "not running; it starts when it is needed")
+        if error.exit == Exit.UNREACHABLE and os.path.isdir(invocation.paths.run):
+            yield _database_at_rest()
         return
     up = duration(status.get("uptime_s"))
     yield finding("botd", GOOD, f"pid {status.get('pid')}, version {status.get('version')}, up {up}")
     yield _keeper(part(status, "keeper"))
+    yield from _database(part(status, "database"))
     yield from _told_by_daemon(status)
 
 
 def _keeper(keeper: dict[str, Any]) -> Finding:
     if keeper.get("connected") is False or keeper.get("pid") is None:
         return finding("keeper", FAIL, "botd is not connected to it", "botctl daemon logs")
+    damaged = keeper.get("journal_damaged")
+    if damaged:
+        text = f"pid {keeper['pid']}; {plural(damaged, 'line')} of its journal could not be read"
+        return finding("keeper", WARN, text, "look at dmesg: a disk that damages one file damages others")
     return finding("keeper", GOOD, f"pid {keeper['pid']}, containment: {keeper.get('containment', 'unknown')}")
+
+
+def _database(database: dict[str, Any]) -> Iterator[Finding]:
+    """As botd sees it; what is wrong with it is among its warnings as well, but here is what to do."""
+    if not database:
+        return  # an older botd
+    told = f"{size(database.get('size_bytes'))} and {size(database.get('log_bytes'))} of log"
+    told += f", schema {database.get('schema')}"
+    told += f", snapshot of {local(database['snapshot_at'])}" if database.get("snapshot_at") else ", no snapshot yet"
+    if database.get("checked_at"):
+        told += f", looked through at {local(database['checked_at'])}"
+    if database.get("problem"):
+        yield finding("database", FAIL, str(database["problem"]), str(database.get("remedy") or ""))
+    elif database.get("waiting"):
+        text = f"{plural(int(database['waiting']), 'event')} not on record yet: it cannot be written"
+        yield finding("database", FAIL, text, "free some space: botctl cleanup, df -h")
+    else:
+        yield finding("database", GOOD, told)
+
+
+def _database_at_rest() -> Finding:
+    from botctl.offline import repaired
+
+    try:
+        report = repaired(check=True)
+    except BotdError as error:
+        return finding("database", FAIL, error.message, error.hint)
+    if report.get("problem"):
+        return finding("database", FAIL, str(report["problem"]), str(report.get("remedy") or "botctl daemon repair"))
+    return finding("database", GOOD, "sound")
 
 
 def _told_by_daemon(status: dict[str, Any]) -> Iterator[Finding]:

@@ -250,6 +250,7 @@ class Daemon:
             "containment": hello.get("containment", "unknown"),
             "respawns": hello.get("respawns", 0),
             "features": hello.get("features", {}),
+            "journal_damaged": hello.get("journal_damaged", 0),
         }
 
     def _describe(self) -> dict[str, object]:
@@ -309,6 +310,8 @@ class Daemon:
             folders.prepare_home(self.paths)
             self._executor.forget_folders()
             self._held.acquire(self.paths.home, os.getpid(), self._clock.wall())
+            if self._keeper.connected:
+                self._keeper.mend()
         if await self._listener.mend():
             open_to(self.paths, self._engine.settings.security.socket_access)
             log.warning("%s was removed; it is made again", self.paths.socket)

@@ -31,7 +31,7 @@ def _asked(invocation: Invocation, check: bool) -> dict[str, Any]:
     try:
         return invocation.call("daemon.repair", {"check": check}, timeout=PATIENCE_S, autostart=not check)
     except BotdError as error:
-        if error.exit != Exit.UNREACHABLE:
+        if error.exit not in (Exit.UNREACHABLE, Exit.INVALID):
             raise
     # It does not run, or cannot: its program does the same by itself.
     from botctl.offline import repaired

@@ -32,7 +32,8 @@ _FOR_STRANGERS = ("ping", "status")
 class Dispatch:
     """Every message of the protocol, checked and handed to the part that does it; wire.py says how they travel.
 
-    `nofile` is the (soft, hard) limit on descriptors that bots get, `leave` ends the keeper.
+    `nofile` is the (soft, hard) limit on descriptors that bots get, `leave` ends the keeper, `mend` makes its
+    files again where somebody removed them.
     """
 
     def __init__(
@@ -51,13 +52,14 @@ class Dispatch:
         nofile: tuple[int, int],
         nursery: bool,
         leave: Callable[[], None],
+        mend: Callable[[], None],
         complain: Callable[[str], None],
     ) -> None:
         self._lives, self._journal, self._cages, self._output = lives, journal, cages, output
         self._starts, self._ends, self._recovery = starts, ends, recovery
         self._door, self._respawner, self._watch = door, respawner, watch
         self._boot, self._nofile, self._nursery = boot, nofile, nursery
-        self._leave, self._complain = leave, complain
+        self._leave, self._mend_files, self._complain = leave, mend, complain
         self._handlers: dict[str, Callable[[Peer, Message], None]] = {
             "sync": self._sync,
             "start": self._start,
@@ -71,6 +73,7 @@ class Dispatch:
             "forget": self._forget,
             "quit": self._quit,
             "bye": self._bye,
+            "mend": self._mend,
         }
 
     def on_message(self, peer: Peer, message: Message, fds: list[int]) -> None:
@@ -126,6 +129,7 @@ class Dispatch:
                     "nursery": self._nursery,
                     "beat": True,
                 },
+                "journal_damaged": self._journal.damaged,
                 **self._respawner.facts,
             }
         )
@@ -231,6 +235,9 @@ class Dispatch:
 
     def _bye(self, peer: Peer, message: Message) -> None:
         self._respawner.leaving()
+
+    def _mend(self, peer: Peer, message: Message) -> None:
+        self._mend_files()
 
     def _life(self, message: Message) -> Life:
         self._recovery.finish()

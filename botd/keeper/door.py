@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 from collections import deque
 
 from botd.keeper import wire
@@ -65,9 +66,21 @@ class Door:
         connection ended.
         """
         self._on_message, self._on_lost = on_message, on_lost
+        self._listen(path)
+        self._loop.after_turn.append(self._flush)
+
+    def _listen(self, path: str) -> None:
         self._listener = wire.listener(path)
         self._loop.watch(self._listener.fileno(), self._accept)
-        self._loop.after_turn.append(self._flush)
+
+    def mend(self, path: str) -> None:
+        """Listen at `path` again when somebody removed the socket; who is connected stays so. OSError."""
+        if os.path.exists(path):
+            return
+        former = self._listener
+        self._listen(path)
+        self._loop.unwatch(former.fileno())
+        former.close()
 
     @property
     def connected(self) -> bool:

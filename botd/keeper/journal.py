@@ -17,6 +17,7 @@ from zlib import crc32
 
 from botd.keeper.crash import crash_point
 from botd.keeper.lean import dumps, loads
+from botd.keeper.spare import Spare
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
 
 _COMPACT_FLOOR = 1024 * 1024
 _LINE_LIMIT = 1024 * 1024
+_FULL = (28, 122)
+"""ENOSPC, EDQUOT."""
 
 
 class Journal:
@@ -48,11 +51,25 @@ class Journal:
         self._torn = False
         self._load()
         self.compact()
+        self._spare = Spare(path.replace(".journal", ".spare"))
 
     def write(self, rec: str, life_id: str, gen: int, **facts: Any) -> None:
-        """Append one record; OSError (a full disk) when it could not be written whole, and then nothing changed."""
+        """Append one record; OSError (a disk without a page to spare) when that failed, and then nothing changed."""
         record = {"rec": rec, "id": life_id, "gen": gen, **facts}
         line = _line(record)
+        while True:
+            try:
+                self._append(line)
+                break
+            except OSError as error:
+                if error.errno not in _FULL or not self._spare.give():
+                    raise
+        self._apply(record)
+        if self._size > self._bound:
+            self.compact()
+        self._spare.fill()
+
+    def _append(self, line: bytes) -> None:
         # A line cut short by a full disk must not swallow the one that follows it.
         data = b"\n" + line if self._torn else line
         written = 0
@@ -64,9 +81,16 @@ class Journal:
                 self._torn = written != len(data)
         if self._torn:
             raise OSError(28, "No space left on device")
-        self._apply(record)
-        if self._size > self._bound:
-            self.compact()
+
+    def mend(self) -> None:
+        """Write the file again if it has no name any more: what it knows must outlive this keeper."""
+        try:
+            if os.path.samestat(os.fstat(self._fd), os.lstat(self.path)):
+                return
+        except FileNotFoundError:
+            pass  # that is it
+        self.compact()
+        self._spare = Spare(self._spare.path)
 
     def compact(self) -> None:
         """Rewrite the file with what still matters; on an error the old file simply goes on growing."""

@@ -15,6 +15,7 @@ from botd.keeper.ends import Ends
 from botd.keeper.journal import Journal
 from botd.keeper.launch import Inherited, can_clone, subreaper
 from botd.keeper.lives import Lives
+from botd.keeper.locks import hold
 from botd.keeper.loop import Loop
 from botd.keeper.nursery import Nursery
 from botd.keeper.output import Output
@@ -64,7 +65,8 @@ class Keeper:
         nursery = None
         if "nursery" not in without and "clone3" not in without and can_clone():
             nursery = Nursery(loop, lives.children)
-        journal = Journal(os.path.join(run, "keeper.journal"))
+        self._journal = journal = Journal(os.path.join(run, "keeper.journal"))
+        self._run = run
         if journal.damaged:
             log(f"{journal.damaged} damaged lines of the journal were skipped")
         self._in_journal = len(journal.open)
@@ -87,7 +89,7 @@ class Keeper:
         recovery = Recovery(loop, lives, journal, cages, output, ends, remains, door, boot, log)
         self._dispatch = dispatch = Dispatch(
             lives, journal, cages, output, starts, ends, recovery, door, respawner, watch, boot, given,
-            nursery is not None, self._leave, log,
+            nursery is not None, self._leave, self._mend, log,
         )  # fmt: skip
         door.open(self._socket, dispatch.on_message, dispatch.on_lost)
         loop.after_turn.append(remains.tidy)
@@ -115,6 +117,13 @@ class Keeper:
             os.unlink(self._socket)
         except FileNotFoundError:
             pass  # somebody tidied up before us
+
+    def _mend(self) -> None:
+        """Somebody removed the home under us: without these names no other keeper could take over from this one."""
+        os.makedirs(self._run, 0o700, exist_ok=True)
+        hold(os.path.join(self._run, "keeper.lock"))
+        self._journal.mend()
+        self._door.mend(self._socket)
 
     def _leave(self) -> None:
         self._loop.running = False

@@ -6,6 +6,8 @@ import errno
 import fcntl
 import os
 
+from botd.keeper.launch import LOCK_FD
+
 _TRIES = 16
 
 
@@ -36,6 +38,19 @@ def remove(path: str) -> None:
         return
     if fd is not None:
         os.unlink(path)
+        os.close(fd)
+
+
+def hold(path: str) -> None:
+    """The keeper's own lock, at its path for life. OSError; BlockingIOError when another keeper has it."""
+    if _stands_at(path, LOCK_FD):
+        return
+    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        os.pwrite(fd, b"%d\n" % os.getpid(), 0)
+        os.dup2(fd, LOCK_FD, inheritable=False)
+    finally:
         os.close(fd)
 
 

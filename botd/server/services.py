@@ -65,6 +65,8 @@ class KeeperView(TypedDict):
     containment: str
     respawns: int
     features: dict[str, bool]
+    journal_damaged: int
+    """Lines that this keeper could not read when it began."""
 
 
 @dataclass(slots=True)

@@ -133,6 +133,10 @@ class KeeperClient:
             return  # it ended, as asked
         raise KeeperBusy(answer["live"])
 
+    def mend(self) -> None:
+        """The home was removed: the keeper makes its own files again."""
+        self._send({"op": "mend"})
+
     def bye(self) -> None:
         """botd goes away on purpose; the keeper does not bring it back."""
         self._send({"op": "bye"})
