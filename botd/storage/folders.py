@@ -29,7 +29,12 @@ def prepare_home(paths: Paths) -> None:
     BotdError(unavailable) when they cannot be made, (denied) when the home belongs to somebody else.
     """
     try:
-        os.makedirs(paths.home, PRIVATE, exist_ok=True)
+        if not os.path.isdir(paths.home):
+            os.makedirs(paths.home, PRIVATE, exist_ok=True)
+            # Its name has to outlive a power cut as what is in it does.
+            above = os.open(os.path.dirname(paths.home), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            os.fsync(above)
+            os.close(above)
         home = tree.open_directory(paths.home)
     except OSError as error:
         raise _unavailable(paths.home, error) from error
