@@ -14,7 +14,7 @@ from hypothesis import HealthCheck, settings
 settings.register_profile("unhurried", deadline=None, database=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("unhurried")
 
-# Who runs the tests in the background of a shell makes them ignore Ctrl-C, and every program they start would inherit it.
+# Tests that run in the background of a shell ignore Ctrl-C, and every program they start would inherit that.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 sys.path.insert(0, str(Path(__file__).parent / "e2e"))
