@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 USAGE, TAKEN = 2, 75
 _LOCK_WITHIN_S = 3.0
-_WITHOUT = ("cgroup_kill", "clone3", "nursery", "pidfd_info", "unique_inodes", "zombie_stat")
+_WITHOUT = ("cgroup_kill", "clone3", "controllers", "nursery", "pidfd_info", "unique_inodes", "zombie_stat")
 
 
 def main(argv: list[str]) -> int:

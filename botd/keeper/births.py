@@ -17,6 +17,7 @@ from botd.keeper import locks, proc
 from botd.keeper.crash import crash_point
 from botd.keeper.launch import Gate
 from botd.keeper.life import Life
+from botd.keeper.limits import NONE
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 
     from botd.keeper.containment import Cages
     from botd.keeper.journal import Journal
+    from botd.keeper.limits import Limits
     from botd.keeper.output import Output
     from botd.keeper.request import Start
 
@@ -60,10 +62,12 @@ def conceive(start: Start, journal: Journal, cages: Cages) -> tuple[Life, int, i
         raise Refused("busy", f"the lock of {start.id} is held: a former life of it has not ended")
     crash_point("start-locked")
     try:
-        life.cage = cages.cage(start.id, start.gen, life.marks)
-        birthplace = life.cage.make()
+        life.cage = cages.cage(start.id, start.gen, life.marks, start.limits)
+        birthplace = life.cage.make(start.limits)
     except OSError as error:
         os.close(lock)
+        if life.cage is not None:
+            life.cage.remove()
         if error.errno == errno.EBUSY:
             raise Refused("busy", f"{start.id}: {error.strerror}") from error
         raise Failed("containment", error.errno, str(error.strerror)) from error
@@ -72,7 +76,10 @@ def conceive(start: Start, journal: Journal, cages: Cages) -> tuple[Life, int, i
     if birthplace is not None and not cages.clone_into:
         os.close(birthplace)
         birthplace = None
-        start.command.cgroup_procs = life.cage.procs
+        if life.cage.procs is not None:
+            start.command.doors.append(life.cage.procs)
+    if life.cage.fence is not None:
+        start.command.doors += life.cage.fence.doors()
     return life, lock, birthplace
 
 
@@ -99,6 +106,10 @@ def deliver(
             "lock": start.lock,
             "log": {"dir": folder, "max_bytes": max_bytes, "keep": keep},
         }
+        if life.cage and life.cage.fence:
+            life.facts["folders"] = life.cage.fence.folders
+        if start.limits is not NONE:
+            life.facts["limits"] = start.limits.message()
         if life.facts["start_ticks"] is None:
             raise OSError(errno.ESRCH, "it was killed before it started")
         step = "logs"
@@ -119,6 +130,13 @@ def deliver(
         raise Failed(step, error.errno, words) from error
     gate.release()
     crash_point("start-released")
+
+
+def limit(life: Life, limits: Limits, cages: Cages, journal: Journal) -> None:
+    """Give a live life other limits than it was born with. OSError with words when it cannot have them."""
+    cages.limit(life, limits)
+    life.facts["limits"] = limits.message()
+    journal.write("LIMITS", *life.key, limits=life.facts["limits"], folders=life.facts.get("folders"))
 
 
 def abort(life: Life, gate: Gate, output: Output) -> None:

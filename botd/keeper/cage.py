@@ -4,6 +4,11 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from botd.keeper.fence import Fence
+    from botd.keeper.limits import Limits
+
 
 class Cage(ABC):
     """Everything that one bot starts, however it forks, renames or daemonises itself.
@@ -17,9 +22,15 @@ class Cage(ABC):
     procs: str | None = None
     """A file that a process enters the cage by, writing "0" to it; None when it is born inside."""
 
+    fence: Fence | None = None
+    """The controllers that limit it; None when there are none."""
+
     @abstractmethod
-    def make(self) -> int | None:
-        """Prepare it for a start; a directory descriptor to be born into. OSError EBUSY when somebody lives there."""
+    def make(self, limits: Limits) -> int | None:
+        """Prepare it for a start, with limits; a directory descriptor to be born into.
+
+        OSError EBUSY when somebody lives there.
+        """
 
     @abstractmethod
     def members(self, main: int) -> list[int]:

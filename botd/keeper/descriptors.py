@@ -11,7 +11,7 @@ _RESERVE = 16
 
 
 def raise_limit(hard: int) -> None:
-    """Room for up to seven descriptors a life; `hard` is the hard limit now."""
+    """Room for up to eight descriptors a life; `hard` is the hard limit now."""
     for wanted in (_MOST, hard):
         try:
             resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, max(wanted, hard)))

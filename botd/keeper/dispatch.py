@@ -5,9 +5,10 @@ from __future__ import annotations
 import os
 
 from botd.keeper import locks, proc, wire
+from botd.keeper.births import limit
 from botd.keeper.lean import send_signal
 from botd.keeper.life import RUNNING
-from botd.keeper.request import Invalid, Start, id_of, life_of, limits_of, seconds_of, signal_of
+from botd.keeper.request import Invalid, Start, bounds_of, id_of, life_of, limits_of, seconds_of, signal_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -67,6 +68,7 @@ class Dispatch:
             "signal": self._signal,
             "ack": self._ack,
             "logs": self._logs,
+            "limits": self._limits,
             "ping": self._ping,
             "beat": self._beat,
             "status": self._status,
@@ -122,6 +124,8 @@ class Dispatch:
                 "pid": os.getpid(),
                 "boot_id": self._boot,
                 "containment": self._cages.kind,
+                "controllers": self._cages.controllers.version,
+                "why": self._cages.controllers.why,
                 "features": {
                     "pidfd_info_exit": proc.Switches.pidfd_info,
                     "cgroup_kill": self._cages.kind == "cgroup2" and self._cages.use_kill,
@@ -184,6 +188,14 @@ class Dispatch:
             folder = life.facts["log"]["dir"]
             life.facts["log"] = {"dir": folder, "max_bytes": limits[0], "keep": limits[1]}
             self._output.limits(folder, *limits)
+
+    def _limits(self, peer: Peer, message: Message) -> None:
+        limits = bounds_of(message)
+        if self._starts.limit(life_of(message), limits):
+            return
+        life = self._life(message)
+        if life.live:
+            limit(life, limits, self._cages, self._journal)
 
     def _ping(self, peer: Peer, message: Message) -> None:
         self._door.answer(peer, {"op": "pong", **self.facts()})

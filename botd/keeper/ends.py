@@ -20,6 +20,7 @@ from botd.keeper.launch import parse_report
 from botd.keeper.lean import SIGCONT, SIGKILL, send_signal
 from botd.keeper.life import Life, status_words
 from botd.keeper.loop import ENDED, READ
+from botd.keeper.shortage import Shortage
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -59,6 +60,7 @@ class Ends:
         self._publish, self._complain = publish, complain
         self._zombies: dict[tuple[str, int], float] = {}
         self._on_end = self._ended
+        self._shortage = Shortage(loop, self._kill)
 
     # Asked for
 
@@ -106,6 +108,7 @@ class Ends:
         """Take a live life into the table, and see to its end from now on."""
         self._lives.add(life)
         self._loop.watch(life.pidfd, self._on_end, READ, life)
+        self._shortage.follow(life)
 
     def _ended(self, life: Life) -> None:
         """The main process ended, or so its pidfd says."""
@@ -150,6 +153,7 @@ class Ends:
         """The main process is gone with this raw wait status (None: unknown). Its tree follows, then the record."""
         life.status = -1 if status is None else status
         self._zombies.pop(life.key, None)
+        self._shortage.leave(life)
         crash_point("exit-seen")
         self._sweep(life, status, 0)
 
@@ -191,6 +195,7 @@ class Ends:
         else:
             life.running = True
             life.final = {"op": "exited", **name, **status_words(status), "at": instant(), "leftovers": life.killed}
+            life.final |= _excess(life)
         life.unrecorded = True
         self._record(life)
         self._publish(life)
@@ -268,6 +273,20 @@ def _failed(life: Life, step: str, number: int | None, text: str) -> Message:
         "text": text,
         "at": instant(),
     }
+
+
+def _excess(life: Life) -> Message:
+    """What the limits had to do with it: `oom` and `pids_refused`, each where there was any."""
+    fence = life.cage.fence if life.cage is not None else None
+    if fence is None:
+        return {}
+    found: Message = {}
+    oom, refused = fence.killed_for_memory(), fence.refused()
+    if oom is not None:
+        found["oom"] = oom
+    if refused:
+        found["pids_refused"] = refused
+    return found
 
 
 def _raw_status(code: int, status: int) -> int:

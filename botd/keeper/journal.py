@@ -7,6 +7,7 @@ counted.
 Records ("rec"), each with id and gen:
     START  a child exists and waits at its gate (pid, start_ticks, inode, boot, out, err, cgroup, log, lock)
     GO     it was released        NOGO  it never will be        EXIT  how it ended (what)
+    LIMITS what a live life may use from now on (limits), and the folders of its controllers (folders)
     ACK    botd recorded the end  FORGET  the bot was deleted   SPENT  highest generation used (after compaction)
 """
 
@@ -163,6 +164,11 @@ class Journal:
         elif rec == "GO":
             if key in self.open:
                 self.open[key]["go"] = True
+        elif rec == "LIMITS":
+            if key in self.open:
+                self.open[key].update(
+                    (name, record[name]) for name in ("limits", "folders") if record[name] is not None
+                )
         elif rec == "NOGO":
             self.open.pop(key, None)
         elif rec == "EXIT":

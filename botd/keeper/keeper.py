@@ -92,7 +92,7 @@ class Keeper:
             nursery is not None, self._leave, self._mend, log,
         )  # fmt: skip
         door.open(self._socket, dispatch.on_message, dispatch.on_lost)
-        loop.after_turn.append(remains.tidy)
+        loop.after_turn += [remains.tidy, cages.strays.turned]
 
         wakeup, ring = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
 

@@ -15,18 +15,6 @@ _ROUNDS = 64
 """How often a tree is walked until a walk finds nothing new; a fork bomb is stopped faster than it grows."""
 
 
-def kill_if(pid: int, still: Callable[[int], bool]) -> None:
-    """Kill a process if, while its pid cannot be given to another one, it is still the one that is meant."""
-    pidfd = _pidfd(pid)
-    if pidfd is None:
-        return
-    try:
-        if still(pid):
-            _signal(pidfd, SIGKILL)
-    finally:
-        os.close(pidfd)
-
-
 def kill_trees(roots: Callable[[], list[int]]) -> int:
     """Stop everything below the roots until a walk finds nothing new, then kill it all, youngest first.
 
@@ -70,9 +58,12 @@ def _open(opened: dict[int, int], pids: list[int], alone: bool) -> None:
 
 
 def _walk(found: list[int]) -> list[int]:
-    mine = os.getpid()
+    mine, known = os.getpid(), set(found)
     for pid in found:
-        found += [p for p in proc.children(pid) if p not in found]
+        for child in proc.children(pid):
+            if child not in known:
+                known.add(child)
+                found.append(child)
     return [pid for pid in found if pid != mine and not proc.is_zombie(pid)]
 
 

@@ -49,10 +49,10 @@ class Command:
     """What to execute and how, all of it checked and ready: nothing is allocated or converted between fork and exec.
 
     argv, cwd and env are bytes; `uid` and `gid` are None for the keeper's own user; `nofile` is the (soft, hard) limit
-    on descriptors; `cgroup_procs` names a file to write "0" to, where the kernel could not place the child itself.
+    on descriptors; `doors` are files to write "0" to, for the groups that the kernel could not place the child in.
     """
 
-    __slots__ = ("argv", "cgroup_procs", "cwd", "env", "gid", "nofile", "subreaper", "uid")
+    __slots__ = ("argv", "cwd", "doors", "env", "gid", "nofile", "subreaper", "uid")
 
     def __init__(
         self,
@@ -66,7 +66,7 @@ class Command:
         self.argv, self.env, self.cwd = argv, env, cwd
         self.uid, self.gid, self.nofile = uid, gid, nofile
         self.subreaper = False
-        self.cgroup_procs: str | None = None
+        self.doors: list[str] = []
 
 
 class Gate:
@@ -220,10 +220,9 @@ def child(command: Command, lock: int, wait: int, report: int, out: int, err: in
         os.dup2(lock, LOCK_FD)
         step = "setsid"
         os.setsid()
-        if command.cgroup_procs is not None:
-            step = "cgroup"
-            fd = os.open(command.cgroup_procs, os.O_WRONLY | os.O_CLOEXEC)
-            os.write(fd, b"0")
+        step = "cgroup"
+        for door in command.doors:
+            os.write(os.open(door, os.O_WRONLY | os.O_CLOEXEC), b"0")
         step = "rlimits"
         resource.setrlimit(resource.RLIMIT_NOFILE, command.nofile)
         if command.uid is not None and command.gid is not None:

@@ -19,8 +19,9 @@ STALE, NOTHING, STARTED, RUNNING, FINAL = range(-1, 4)
 class Life:
     """What the keeper knows of a life.
 
-    `facts` travel in `started` and `state`: pid, start_ticks, pidfd_inode, at, cgroup, lock, log, out, err (pipe
-    inodes). `final` is the exited or failed message once it ended; until `ack` it is kept and told again.
+    `facts` travel in `started` and `state`: pid, start_ticks, pidfd_inode, at, cgroup, folders (of controllers, where
+    there are any), limits, lock, log, out, err (pipe inodes). `final` is the exited or failed message once it
+    ended; until `ack` it is kept and told again.
     """
 
     __slots__ = (

@@ -7,7 +7,7 @@ import os
 from botd.keeper import proc
 from botd.keeper.lean import send_signal
 from botd.keeper.life import Life
-from botd.keeper.request import Invalid, life_of, log_of
+from botd.keeper.request import Invalid, bounds_of, life_of, log_of
 from botd.keeper.wire import close_all
 
 TYPE_CHECKING = False
@@ -128,7 +128,9 @@ class Recovery:
 
     def _tidy(self) -> None:
         """Kill what lives in cgroups of this home that belong to no life: neither the journal nor botd knows it."""
-        wanted = {str(life.facts.get("cgroup")) for life in self._lives}
+        wanted: set[str] = set()
+        for life in self._lives:
+            wanted.update((str(life.facts.get("cgroup")), *life.facts.get("folders", {}).values()))
         for life_id, cage in self._cages.leftovers(wanted):
             found = cage.kill(-1)
             if found:
@@ -150,7 +152,7 @@ class Recovery:
             os.close(pidfd)
             self._gone(key, record)
             return
-        cage = self._cages.former(record.get("cgroup"), list)
+        cage = self._cages.former(record, list)
         pipes: dict[int, int] = {}
         try:
             for member in cage.members(pid):
@@ -169,7 +171,7 @@ class Recovery:
         life = self._life(key, record)
         life.running = True
         life.pidfd = pidfd
-        life.cage = self._cages.former(record.get("cgroup"), life.marks)
+        life.cage = self._cages.former(record, life.marks)
         folder, max_bytes, keep = log_of(record["log"])
         try:
             for name in list(pipes):
@@ -189,7 +191,7 @@ class Recovery:
         """It ended while no keeper looked. Never released: it never lived. Otherwise its status is unknown."""
         life = self._life(key, record)
         if record.get("boot") == self._boot:
-            life.cage = self._cages.former(record.get("cgroup"), life.marks)
+            life.cage = self._cages.former(record, life.marks)
         self._lives.add(life)
         if not record.get("go"):
             life.report = b"gate 0 the keeper was killed before this generation was released"
@@ -205,7 +207,7 @@ class Recovery:
 
 
 _DESCRIPTORS = ("pidfd", "out", "err")
-_FACTS = ("pid", "start_ticks", "pidfd_inode", "at", "cgroup", "out", "err", "lock", "log")
+_FACTS = ("pid", "start_ticks", "pidfd_inode", "at", "cgroup", "folders", "limits", "out", "err", "lock", "log")
 
 
 def _named(message: Message, fds: list[int]) -> dict[str, int]:
@@ -219,10 +221,14 @@ def _named(message: Message, fds: list[int]) -> dict[str, int]:
 
 def _from_botd(message: Message) -> Record:
     """The facts of a life that the journal does not know, as botd got them when it started."""
-    record = {name: message.get(name) for name in _FACTS}
-    log_of(record["log"])
+    record = {name: message[name] for name in _FACTS if message.get(name) is not None}
+    log_of(record.get("log"))
+    folders = record.get("folders", {})
+    if not isinstance(folders, dict) or not all(isinstance(folder, str) for folder in folders.values()):
+        raise Invalid("folders: an object of texts is needed")
+    bounds_of(record)
     for name in ("pid", "start_ticks", "pidfd_inode", "out", "err"):
-        if type(record[name]) is not int:
+        if type(record.get(name)) is not int:
             raise Invalid(f"{name}: a number is needed")
     return record
 

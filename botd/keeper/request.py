@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 
+from botd.keeper import limits
 from botd.keeper.launch import Command
 
 TYPE_CHECKING = False
@@ -23,12 +24,13 @@ class Invalid(ValueError):
 class Start:
     """A START that passed every check. `log` is (folder, max_bytes, keep), `lock` an absolute path."""
 
-    __slots__ = ("command", "gen", "id", "lock", "log")
+    __slots__ = ("amended", "command", "gen", "id", "limits", "lock", "log")
 
     def __init__(self, message: Message, nofile: tuple[int, int]) -> None:
         self.id, self.gen = life_of(message)
         self.lock = _path(message, "lock")
         self.log = log_of(message.get("log"))
+        self.limits, self.amended = bounds_of(message), False
         argv = message.get("argv")
         if not isinstance(argv, list) or not argv or not argv[0]:
             raise Invalid("argv: a list of at least one text is needed")
@@ -74,6 +76,14 @@ def id_of(message: Message) -> str:
     if any(part in ("", ".", "..") for part in life_id.split("/")):
         raise Invalid("id: no part of it may be empty or made of dots")
     return life_id
+
+
+def bounds_of(message: Message) -> limits.Limits:
+    """What the life may use."""
+    try:
+        return limits.parse(message.get("limits"))
+    except ValueError as error:
+        raise Invalid(str(error)) from None
 
 
 def signal_of(message: Message) -> int:

@@ -6,7 +6,7 @@ import errno
 import os
 from collections import deque
 
-from botd.keeper.births import Failed, Refused, abort, conceive, deliver
+from botd.keeper.births import Failed, Refused, abort, conceive, deliver, limit
 from botd.keeper.launch import Gate, launch
 
 TYPE_CHECKING = False
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from botd.keeper.ends import Ends
     from botd.keeper.journal import Journal
     from botd.keeper.life import Life
+    from botd.keeper.limits import Limits
     from botd.keeper.lives import Lives
     from botd.keeper.loop import Loop
     from botd.keeper.nursery import Nursery
@@ -79,6 +80,15 @@ class Starts:
         if self._waiting.pop(key, None) is None:
             return False
         self._ends.never_lived(*key, "stopped", None, "it was stopped before it was started")
+        return True
+
+    def limit(self, key: tuple[str, int], limits: Limits) -> bool:
+        """Other limits for a start that has not happened; False when there is none."""
+        start = self._waiting.get(key)
+        if start is None:
+            return False
+        start.limits = limits
+        start.amended = True
         return True
 
     def refuse(self, life_id: str, gen: int | None, why: str, text: str, spent: int = 0) -> None:
@@ -156,11 +166,20 @@ class Starts:
             self._ends.follow(life)
             self._loop.watch(life.error_fd, lambda: self._reported(life))
             self._door.publish(life)
+            if start.amended:
+                self._amend(life, start.limits)
         except Failed as failed:
             if wanted:
                 self._ends.never_lived(*life.key, *failed.args)
         finally:
             self._done()
+
+    def _amend(self, life: Life, limits: Limits) -> None:
+        """Limits that came while it was being born."""
+        try:
+            limit(life, limits, self._cages, self._journal)
+        except OSError as error:
+            self._door.note({"op": "error", "about": "limits", "id": life.id, "gen": life.gen, "text": str(error)})
 
     def _reported(self, life: Life) -> None:
         """The error pipe: words when a step failed, its end when the program was executed."""

@@ -4,6 +4,14 @@ Both programs import this module; neither may change the meaning of a message wi
 
 Changes of the protocol
     1  first version
+    1, later (every field optional; who does not know it does without)
+       start: limits {memory, swap: bytes, pids: count, cpu: cores; null or absent: none}; swap is what may be used
+       beyond memory
+       limits {id, gen, limits}: other ones for a live life; answered by `error` only, when they cannot be had
+       hello: controllers {memory, swap, pids, cpu: "v1", "v2" or null}, why {the null ones: words}
+       started, state: limits as they were asked for last; folders {memory, swap, pids, cpu: where the controller
+       holds the life, if it does}
+       exited: oom {kills, peak_bytes, limit_bytes: null when not known, or not the reason}, pids_refused
 
 A packet holds at most PACKET_LIMIT bytes. A larger message travels in a memfd: the packet is {"op": "memfd"}, the
 first descriptor is the memfd, the message's own descriptors follow it.

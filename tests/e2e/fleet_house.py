@@ -27,6 +27,7 @@ from zlib import crc32
 import pytest
 
 from botd.contract.errors import BotdError
+from botd.keeper import hierarchies
 
 ROOT = Path(__file__).parents[2]
 SCRIPTED = ROOT / "tests" / "bots" / "scripted.py"
@@ -517,9 +518,9 @@ class Fleet:
         for child in self._children:
             child.wait(WITHIN_S)
         shutil.rmtree(self.home, ignore_errors=True)
-        own = Path("/proc/self/cgroup").read_text().rpartition("0::")[2].split("\n")[0].strip("/")
-        for mount in ("/sys/fs/cgroup", "/sys/fs/cgroup/unified"):
-            folder = Path(mount, own, self._cgroup)
+        own = hierarchies.own()
+        for top in {*own.v1.values(), own.v2} - {None}:
+            folder = Path(top, self._cgroup)
             for inner in (*folder.glob("*/"), folder):
                 with contextlib.suppress(OSError):
                     inner.rmdir()

@@ -13,9 +13,8 @@ from pathlib import Path
 from shutil import rmtree
 
 import botd.keeper.__main__ as keeper_program
-from botd.keeper import wire
-from botd.keeper.cgroup2 import own_cgroup
-from botd.keeper.containment import folder_name
+from botd.keeper import groups, hierarchies, wire
+from botd.keeper.containment import folder_name, given
 
 PROGRAM = keeper_program.__file__
 PYTHON = [sys.executable, "-I", "-S", "-c"]
@@ -131,6 +130,18 @@ class House:
         last = folder / f"{name}.log"
         return b"".join(parts) + (last.read_bytes() if last.exists() else b"")
 
+    def bases(self) -> set[str]:
+        """The folders of this home in every hierarchy of control groups, whether they exist or not."""
+        found, name = hierarchies.own(), folder_name(self.home)
+        tops = {*found.v1.values(), *([given(found.v2, name)] if found.v2 else [])}
+        return {f"{top}/{name}" for top in tops}
+
+    def group(self, life_id: str, gen: int, *files: str) -> str:
+        """The folder of a life that has one of these files."""
+        name = f"{life_id.replace('/', '+')}+{gen}"
+        found = [f"{base}/{name}" for base in self.bases()]
+        return next(folder for folder in found if any(os.path.exists(f"{folder}/{file}") for file in files))
+
     def keeper_log(self) -> str:
         return Path(self.path("run", "keeper.log")).read_text()
 
@@ -155,22 +166,24 @@ class House:
                 pass  # gone already, as it should be
             os.close(pidfd)
         for folder in self.cgroups:
-            until(lambda folder=folder: _removed(folder), f"{folder} to be empty")
-        base = own_cgroup()
-        if base is not None:
-            # A keeper that was killed leaves the folder of its home behind.
-            _removed(f"{base}/{folder_name(self.home)}")
+            until(lambda folder=folder: _emptied(folder), f"{folder} to be empty")
+        for base in self.bases():
+            # A keeper that was killed leaves the folder of its home behind, and what it had no time to tell about.
+            for name in os.listdir(base) if os.path.isdir(base) else ():
+                if "+" in name:
+                    until(lambda folder=f"{base}/{name}": _emptied(folder), f"{base}/{name} to be empty")
+            groups.remove_empty(base)
         rmtree(self.home, ignore_errors=True)
 
 
-def _removed(folder: str) -> bool:
-    try:
-        os.rmdir(folder)
-    except FileNotFoundError:
-        return True
-    except OSError:
-        return False
-    return True
+def _emptied(folder: str) -> bool:
+    """Remove a control group of this house; what still lives inside is killed."""
+    for pid in groups.members(folder):
+        try:
+            os.kill(pid, signal.SIGKILL)
+        except ProcessLookupError:
+            pass  # it was quicker
+    return groups.remove(folder)
 
 
 class Client:
@@ -297,3 +310,4 @@ class Client:
             self.house.known[message["pid"]] = os.dup(fds[0])
         if message.get("cgroup"):
             self.house.cgroups.add(message["cgroup"])
+        self.house.cgroups.update(message.get("folders", {}).values())

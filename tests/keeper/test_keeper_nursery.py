@@ -18,7 +18,7 @@ ROOT = str(Path(wire.__file__).parents[2])
 STRAYS = """
 import os, sys
 sys.path.append(sys.argv[1])
-from botd.keeper.tree import Tree
+from botd.keeper.tree import Strays, Tree
 
 def waiting(own_session):
     ready, tell = os.pipe()
@@ -34,11 +34,18 @@ def waiting(own_session):
 
 gate, opened = os.pipe()
 newborn, stray, known = waiting(False), waiting(True), waiting(True)
-assert Tree([known], list, child=True).sweep(0) == 1
+assert Tree(Strays([known]), list, child=True).sweep(0) == 1
 assert os.waitpid(stray, 0)[1] == 9
 os.write(opened, b"xx")
 assert [os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) for pid in (newborn, known)] == [7, 7]
-assert Tree([], list, child=True).sweep(0) == 0
+assert Tree(Strays([]), list, child=True).sweep(0) == 0
+strays = Strays([])
+assert strays.kill() == 0
+waiting(True)
+# One look that found nobody serves all ends of a turn; the next turn looks again.
+assert strays.kill() == 0
+strays.turned()
+assert strays.kill() == 1
 print("as it should be")
 """
 

@@ -7,6 +7,7 @@ import subprocess
 import sys
 
 import botd.keeper
+from botd.keeper.client import scope
 from botd.keeper.client.errors import KeeperError
 
 START_WITHIN_S = 15.0
@@ -23,20 +24,32 @@ def start_keeper(home: str, containment: str = "auto", *, environ: dict[str, str
     command = [sys.executable, "-I", "-S", "-X", "utf8", program]
     arguments = ["--home", home, "--containment", containment, "--detach"]
     env = {"PATH": os.defpath} if environ is None else environ
+    keeper, uid = [*command, *arguments], os.geteuid()
+    scoped = scope.within(keeper, home, uid) if containment != "tree" else None
+    if scoped is not None:
+        try:
+            if _run(scoped, {**scope.environment(uid), **env}, scope.WITHIN_S).returncode in (0, _TAKEN):
+                return
+        except (OSError, subprocess.TimeoutExpired):
+            pass  # whatever became of it: should a keeper have started all the same, the next one finds its home taken
     try:
-        done = subprocess.run(
-            [*command, *arguments],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.PIPE,
-            timeout=START_WITHIN_S,
-            env=env,
-            cwd="/",
-            start_new_session=True,
-            check=False,
-        )
+        done = _run(keeper, env, START_WITHIN_S)
     except (OSError, subprocess.TimeoutExpired) as error:
         raise KeeperError(f"the keeper could not be started: {error}") from error
     if done.returncode not in (0, _TAKEN):
         words = done.stderr.decode("utf-8", "replace").strip()[-500:]
         raise KeeperError(words or f"the keeper ended with status {done.returncode} at its start")
+
+
+def _run(command: list[str], env: dict[str, str], within_s: float) -> subprocess.CompletedProcess[bytes]:
+    return subprocess.run(
+        command,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        timeout=within_s,
+        env=env,
+        cwd="/",
+        start_new_session=True,
+        check=False,
+    )
