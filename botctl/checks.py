@@ -12,6 +12,7 @@ import time
 from botctl.absence import absent, in_trouble
 from botctl.findings import FAIL, GOOD, WARN, finding
 from botctl.kernel import features
+from botctl.render.mechanisms import each
 from botctl.render.panel import part
 from botctl.render.units import duration, local, plural, size
 from botd.contract.errors import BotdError
@@ -159,6 +160,7 @@ def _daemon(invocation: Invocation) -> Iterator[Finding]:
     yield finding("botd", GOOD, f"pid {status.get('pid')}, version {status.get('version')}, up {up}")
     yield _keeper(part(status, "keeper"))
     yield from _database(part(status, "database"))
+    yield from _mechanisms(status)
     yield from _told_by_daemon(status)
 
 
@@ -200,6 +202,13 @@ def _database_at_rest() -> Finding:
     if report.get("problem"):
         return finding("database", FAIL, str(report["problem"]), str(report.get("remedy") or "botctl daemon repair"))
     return finding("database", GOOD, "sound")
+
+
+def _mechanisms(status: dict[str, Any]) -> Iterator[Finding]:
+    """By what each limit holds, and how to get something better."""
+    for name, mode, by, remedy in each(status):
+        level = GOOD if mode == "enforced" else WARN
+        yield finding(name, level, f"{mode}: {by}", remedy if level == WARN else "")
 
 
 def _told_by_daemon(status: dict[str, Any]) -> Iterator[Finding]:

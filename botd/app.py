@@ -21,6 +21,7 @@ from botd.core import admission
 from botd.core.admission import Refusal
 from botd.core.events import Rebooted, StartRequested, StopRequested
 from botd.core.fleet import Bot, Fleet, rules_of
+from botd.core.mechanisms import WATCHED, mechanisms
 from botd.core.settings import Settings
 from botd.engine import Engine
 from botd.executor import Executor, check_startable
@@ -143,6 +144,10 @@ class Daemon:
             settings=lambda: self._engine.settings,
             latencies=self._latencies,
             report=self._engine.happened,
+            facts=self._facts,
+            watched=self._watched,
+            memory_percent=self._machine.memory_percent,
+            tell=lambda text: self._engine.note(None, "memory", text),
         )
         self._config.follow(self._adopt_settings)
         upkeep = Upkeep(
@@ -154,7 +159,7 @@ class Daemon:
             inspect=self._mender.inspect,
         )
         self._engine.performer = self._executor
-        self._engine.on_change.append(self._monitor.changed)
+        self._engine.on_change += (self._monitor.changed, self._executor.changed)
         self._mender.engine, self._mender.executor = self._engine, self._executor
         self._mender.on_new, self._mender.put_back = self._monitor.adopt, self._put_back
         rebooted = self._load(stored)
@@ -219,6 +224,8 @@ class Daemon:
             started_at=began,
             latencies=self._latencies,
             executor=self._executor,
+            mechanisms=self._mechanisms,
+            hello=lambda: self._keeper.hello,
             warnings=self._warnings,
             database=self._mender.view,
             repair=self._mender.repair,
@@ -234,6 +241,19 @@ class Daemon:
             percent = self._machine.memory_percent()
             self._memory_checked = (now, percent)
         return admission.admit_start(self._engine.settings.limits, percent)
+
+    def _facts(self, bot: Bot) -> Mapping[str, Any]:
+        """What the keeper said of the current life of a bot."""
+        held = self._keeper.held.get((bot.id, bot.state.generation))
+        return held.facts if held is not None else {}
+
+    def _watched(self) -> bool:
+        """A limit of memory or processes holds only because botd looks."""
+        found = self._mechanisms()
+        return WATCHED in (found["memory"]["mode"], found["processes"]["mode"])
+
+    def _mechanisms(self) -> dict[str, dict[str, str]]:
+        return mechanisms(self._keeper.hello, sampling=self._engine.settings.monitoring.resource_monitoring)
 
     def _choose_port(self, chosen: set[int]) -> int:
         limits = self._engine.settings.limits
@@ -327,6 +347,8 @@ class Daemon:
             self._monitor.settings_changed()
         if after.output != before.output:
             self._executor.output_changed()
+        if after.limits != before.limits:
+            self._executor.limits_changed()
         changed = changes(before, after)
         if changed:
             words = ", ".join(f"{change.key}: {change.before} -> {change.after}" for change in changed)

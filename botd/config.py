@@ -24,7 +24,7 @@ from botd.core.settings import MIB, Settings
 
 CHECK_TIMEOUT_S = 20.0
 
-Unit = Literal["", "ms", "MiB", "%"]
+Unit = Literal["", "ms", "MiB", "%", "cores"]
 
 
 class Key(NamedTuple):
@@ -48,7 +48,7 @@ class Key(NamedTuple):
                 return value / 1000
             case "MiB":
                 return value * MIB
-            case "%":
+            case "%" | "cores":
                 return float(value)
         return value
 
@@ -60,7 +60,7 @@ class Key(NamedTuple):
                 return round(value * 1000)
             case "MiB":
                 return value // MIB
-            case "%":
+            case "%" | "cores":
                 return int(value) if value == int(value) else value
         return value
 
@@ -72,6 +72,9 @@ KEYS: tuple[Key, ...] = (
     Key(_RESOURCES, "maxBotsPerUser", "limits", ("max_bots_per_user",)),
     Key(_RESOURCES, "maxTotalBots", "limits", ("max_total_bots",)),
     Key(_RESOURCES, "maxMemoryPerBot", "limits", ("max_memory_per_bot_bytes",), "MiB"),
+    Key(_RESOURCES, "maxSwapPerBot", "limits", ("max_swap_per_bot_bytes",), "MiB"),
+    Key(_RESOURCES, "maxProcessesPerBot", "limits", ("max_processes_per_bot",)),
+    Key(_RESOURCES, "maxCpuPerBot", "limits", ("max_cpu_per_bot",), "cores"),
     Key(_RESOURCES, "memoryThreshold", "limits", ("memory_threshold_percent",), "%"),
     Key(_RESOURCES, "maxStoragePerUser", "limits", ("max_storage_per_user_bytes",), "MiB"),
     Key(_RESOURCES, "cleanupInterval", "cleaning", ("cleanup_interval_s",), "ms"),

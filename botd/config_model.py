@@ -61,12 +61,28 @@ class ResourceManagement(Block):
     max_total_bots: int | None = _key(200, "bots in all; null: no limit", applies=AT_ONCE, ge=1, le=1_000_000)
     max_memory_per_bot: int = _key(
         512,
-        "memory of a bot that names no limit of its own; over it the bot is restarted",
+        "memory of a bot (all its processes) that names no limit of its own; over it the bot is restarted",
         applies=AT_ONCE, unit="MiB", ge=1, le=1_048_576,
+    )  # fmt: skip
+    max_swap_per_bot: int | None = _key(
+        0,
+        "swap that a bot may use beside its memory, where the kernel can enforce it; null: no limit",
+        applies=AT_ONCE, unit="MiB", ge=0, le=1_048_576,
+    )  # fmt: skip
+    max_processes_per_bot: int | None = _key(
+        512,
+        "processes and threads of a bot that names no limit of its own; null: no limit",
+        applies=AT_ONCE, ge=1, le=4_194_304,
+    )  # fmt: skip
+    max_cpu_per_bot: float | None = _key(
+        None,
+        "processors that a bot without a limit of its own may keep busy, where the kernel can enforce it; "
+        "null: no limit",
+        applies=AT_ONCE, unit="cores", ge=0.01, le=1024,
     )  # fmt: skip
     memory_threshold: float = _key(
         80,
-        "share of the machine's memory in use from which starts are refused",
+        "share of the machine's memory in use from which starts are refused, and bots that outgrow theirs relieved",
         applies=AT_ONCE, unit="%", ge=1, le=100,
     )  # fmt: skip
     max_storage_per_user: int = _key(1024, "storage of one user", applies=RESERVED, unit="MiB", ge=1, le=1_073_741_824)

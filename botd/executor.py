@@ -12,8 +12,8 @@ from typing import Any, NamedTuple
 
 from botd.contract.errors import BotdError
 from botd.contract.paths import Paths
-from botd.core import environment, restart
-from botd.core.bot import Exit
+from botd.core import caps, environment, restart
+from botd.core.bot import BotState, Exit
 from botd.core.effects import Acknowledge, Effect, Remove, Spawn, Terminate
 from botd.core.events import Adopted, Event, Exited, Running, Spawned, SpawnFailed, SpawnRefused
 from botd.core.fleet import Bot, Fleet
@@ -139,6 +139,7 @@ class Executor:
                 "log": {"dir": self._paths.bot_logs(bot.id), "max_bytes": output.max_bytes, "keep": output.keep},
                 "nofile": None,
                 "stdin": None,
+                "limits": caps.caps_of(spec, self._settings().limits).to_keeper(),
             }
         )
 
@@ -189,6 +190,29 @@ class Executor:
                     self._keeper.logs(bot.id, output.max_bytes, output.keep)
                 except KeeperError:
                     return
+
+    def limits_changed(self) -> None:
+        """Give every life the limits that are in force now."""
+        for bot in self._fleet:
+            if bot.state.pid is not None and not self._limit(bot):
+                return
+
+    def changed(self, bot: Bot, before: BotState) -> None:
+        """After each change of a bot's state or specification: a new specification limits also the life that runs."""
+        if bot.state is before and bot.state.pid is not None:
+            self._limit(bot)
+
+    def _limit(self, bot: Bot) -> bool:
+        """False when the keeper is away; `reconcile` says it again."""
+        if not any((self._keeper.hello.get("controllers") or {}).values()):
+            return True  # nothing can be enforced here
+        try:
+            limits = caps.caps_of(bot.spec, self._settings().limits).to_keeper()
+            self._keeper.limits(bot.id, bot.state.generation, limits)
+        except KeeperError as error:
+            log.debug("%s: its limits wait: %s", bot.id, error)
+            return False
+        return True
 
     # --- the keeper's words -------------------------------------------------------------------------
 
@@ -251,7 +275,14 @@ class Executor:
         exact = message.get("exact", True)
         code = message.get("code") if exact else None
         number = message.get("signal") if exact else None
-        return Exited(message["gen"], Exit(code, number, at.get("wall", self._clock.wall()), round(ran, 3)))
+        cause = note = ""
+        oom = message.get("oom")
+        if oom:
+            spec = None if bot is None else bot.spec
+            cause, note = "memory", caps.killed_for_memory(spec, oom.get("peak_bytes"), oom.get("limit_bytes"))
+        refused = message.get("pids_refused") or 0
+        ended = Exit(code, number, at.get("wall", self._clock.wall()), round(ran, 3), cause, note, refused)
+        return Exited(message["gen"], ended)
 
     # --- after a gap ----------------------------------------------------------------------------------
 
@@ -314,6 +345,8 @@ class Executor:
             events.append((bot.id, Spawned(generation, state["pid"])))
             if state.get("running"):
                 events.append((bot.id, Running(generation)))
+        if state.get("limits") != caps.caps_of(bot.spec, self._settings().limits).to_keeper():
+            self._limit(bot)
         if bot.state.phase == "stopping":
             left = bot.spec.stop_grace_s - (self._clock.boottime() - bot.state.since)
             self._keeper.stop(bot.id, generation, signal.Signals[bot.spec.stop_signal].value, max(0.0, left))

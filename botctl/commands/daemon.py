@@ -8,6 +8,7 @@ import time
 from botctl.commands.actions import GRACE_S, TIMEOUT
 from botctl.options import Command, Option
 from botctl.render.documents import document, printed
+from botctl.render.mechanisms import in_words
 from botctl.render.panel import part, warnings
 from botctl.render.phases import symbol
 from botctl.render.table import pairs
@@ -131,6 +132,7 @@ def _show(out: Terminal, daemon: dict[str, Any]) -> None:
         ("Config", _source(daemon.get("config"))),
         ("Keeper", f"pid {keeper['pid']}{connected}" if keeper.get("pid") else ""),
         ("Containment", _text(keeper.get("containment"))),
+        ("Limits", in_words(daemon)),
         ("Bots", f"{number(bots.get('running'))} of {number(bots.get('total'))} running" if bots else ""),
         ("Open files", _text(part(daemon, "limits").get("nofile"))),
     ]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from botctl.commands.explain import recovery_in_words
 from botctl.options import Command
 from botctl.render.documents import printed
+from botctl.render.mechanisms import in_words
 from botctl.render.panel import gauge, panel, part, warnings
 from botctl.render.phases import health_style, phases_in_words
 from botctl.render.terminal import clean
@@ -26,7 +27,8 @@ def status(invocation: Invocation) -> int:
         out = invocation.out
         panel(out, "Machine", _machine(out, part(result, "machine")))
         panel(out, "Fleet", _fleet(out, part(result, "fleet"), part(result, "recovery")))
-        panel(out, "Daemon", daemon_facts(part(result, "daemon"), part(result, "keeper"), part(result, "config")))
+        facts = daemon_facts(part(result, "daemon"), part(result, "keeper"), part(result, "config"))
+        panel(out, "Daemon", [*facts, ("Limits", in_words(result))])
         warnings(out, result.get("warnings"))
     return Exit.OK
 

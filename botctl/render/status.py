@@ -11,7 +11,7 @@ from botctl.render.panel import gauge
 from botctl.render.phases import health_style, phase_style, symbol
 from botctl.render.table import pairs
 from botctl.render.terminal import BOLD, DIM, clean, cut
-from botctl.render.units import NONE, ago, amount, duration, epoch, local, percent, size
+from botctl.render.units import NONE, ago, amount, duration, epoch, local, number, percent, size
 from botd.contract.errors import BotdError
 
 TYPE_CHECKING = False
@@ -64,7 +64,8 @@ def _facts(out: Terminal, bot: dict[str, Any], now: float) -> list[tuple[str, Ce
         ("Next try", _moment(bot.get("next_retry_at"), now)),
         ("PID", _pid(bot)),
         ("Memory", _memory(out, bot)),
-        ("CPU", percent(bot.get("cpu_percent"))),
+        ("CPU", _cpu(bot)),
+        ("Processes", _processes(bot)),
         ("Restarts", _restarts(bot)),
         ("Last exit", _last_exit(bot, now)),
         ("Port", _text(bot.get("port"))),
@@ -111,8 +112,26 @@ def _memory(out: Terminal, bot: dict[str, Any]) -> str:
     used, limit = bot.get("memory_bytes"), bot.get("memory_limit_bytes")
     known, most = amount(used), amount(limit)
     if known is None:
-        return f"limit {size(limit)}" if most else ""
-    return f"{size(used)} {gauge(out, known / most)} of {size(limit)}" if most else size(used)
+        return f"limit {size(limit)}{_held(bot, 'memory')}" if most else ""
+    return f"{size(used)} {gauge(out, known / most)} of {size(limit)}{_held(bot, 'memory')}" if most else size(used)
+
+
+def _cpu(bot: dict[str, Any]) -> str:
+    used, most = percent(bot.get("cpu_percent")), amount(bot.get("cpu_limit"))
+    return used if most is None or used == NONE else f"{used} of {percent(100 * most)}{_held(bot, 'cpu')}"
+
+
+def _processes(bot: dict[str, Any]) -> str:
+    used, most = bot.get("processes"), bot.get("processes_limit")
+    if amount(used) is None:
+        return ""
+    return f"{number(used)} of {number(most)}{_held(bot, 'processes')}" if amount(most) is not None else number(used)
+
+
+def _held(bot: dict[str, Any], limit: str) -> str:
+    """Whether the kernel keeps a limit, or botd watches it."""
+    how = _table(bot, "limits_by").get(limit)
+    return f" ({clean(str(how))})" if how not in (None, "none") else ", which nothing enforces here" if how else ""
 
 
 def _restarts(bot: dict[str, Any]) -> str:
@@ -134,7 +153,7 @@ def _last_exit(bot: dict[str, Any], now: float) -> str:
         how = f"status {last['code']}"
     else:
         how = "status unknown"
-    reason = last.get("reason")
+    reason = last.get("words") or last.get("reason")
     when = f"; {ago(last.get('at'), now)}" if epoch(last.get("at")) is not None else ""
     return clean(f"{how}{f' ({reason})' if reason else ''}{when}")
 

@@ -88,6 +88,18 @@ _SETTINGS: dict[str, Schema] = {
         },
     },
     "memory_mb": {"type": "integer", "minimum": 1, "maximum": 1_048_576},
+    "processes": {
+        "type": "integer",
+        "minimum": 1,
+        "maximum": 4_194_304,
+        "description": "the most processes and threads that it may have",
+    },
+    "cpu": {
+        "type": "number",
+        "minimum": 0.01,
+        "maximum": 1024,
+        "description": "processors that it may keep busy, as in 0.5",
+    },
     "restart": {"type": "string", "enum": list(RESTART_MODES)},
     "stop_signal": {"type": "string", "enum": list(STOP_SIGNALS)},
     "stop_grace_s": {"type": "number", "minimum": 0, "maximum": 3600},

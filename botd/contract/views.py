@@ -20,6 +20,7 @@ if TYPE_CHECKING:
         code: int | None
         signal: str | None
         reason: str
+        words: str  # the same as a sentence: what, by whom, the peak and the limit
         at: str
         ran_s: float
 
@@ -41,6 +42,10 @@ if TYPE_CHECKING:
         memory_bytes: int | None
         memory_limit_bytes: int | None
         cpu_percent: float | None
+        cpu_limit: float | None
+        processes: int | None  # with their threads
+        processes_limit: int | None
+        limits_by: dict[str, str]  # memory, swap, processes, cpu -> enforced, watched or none
         last_exit: ExitView | None
         next_retry_at: str | None
         reason: str

@@ -44,6 +44,10 @@ class Spec:
     secret_names: tuple[str, ...] = ()
     labels: Mapping[str, str] = field(default_factory=dict)
     memory_bytes: int | None = None
+    processes: int | None = None
+    """The most processes and threads of it."""
+    cpu: float | None = None
+    """Processors that it may keep busy."""
     restart: RestartMode = "always"
     stop_signal: str = "SIGTERM"
     stop_grace_s: float = 10.0
@@ -63,7 +67,7 @@ class Spec:
     @classmethod
     def from_wire(cls, wire: Mapping[str, Any]) -> Spec:
         """From a checked specification of the contract (`manifest.SPEC`), defaults applied."""
-        memory = wire.get("memory_mb")
+        memory, cpu = wire.get("memory_mb"), wire.get("cpu")
         return cls(
             id=wire["id"],
             command=tuple(wire["command"]),
@@ -72,6 +76,8 @@ class Spec:
             secret_names=tuple(sorted(wire.get("secrets", {}))),
             labels=dict(sorted(wire.get("labels", {}).items())),
             memory_bytes=None if memory is None else memory << 20,
+            processes=wire.get("processes"),
+            cpu=None if cpu is None else float(cpu),
             restart=wire.get("restart", "always"),
             stop_signal=wire.get("stop_signal", "SIGTERM"),
             stop_grace_s=wire.get("stop_grace_s", 10),
@@ -88,6 +94,10 @@ class Spec:
         wire |= {"env": dict(self.env), "labels": dict(self.labels)}
         if self.memory_bytes is not None:
             wire["memory_mb"] = self.memory_bytes >> 20
+        if self.processes is not None:
+            wire["processes"] = self.processes
+        if self.cpu is not None:
+            wire["cpu"] = self.cpu
         wire |= {
             "restart": self.restart,
             "stop_signal": self.stop_signal,
@@ -104,8 +114,9 @@ class Spec:
 class Exit:
     """How a life ended. code and signal are both None when the status is unknown: it is never guessed.
 
-    `cause` is one word when botd itself ended the life (memory, unhealthy, request, quota), or
-    "reboot" when the machine did; empty when the bot ended by itself.
+    `cause` is one word when botd itself ended the life (memory, processes, relief, unhealthy, request, quota),
+    "memory" also when the kernel did for that reason, "reboot" when the machine did; empty when the bot ended by
+    itself.
     """
 
     code: int | None
@@ -113,6 +124,10 @@ class Exit:
     at_wall: float
     ran_s: float = 0.0
     cause: str = ""
+    note: str = ""
+    """What is known beyond the status, in words that say all."""
+    forks_refused: int = 0
+    """How often the kernel refused it one more process or thread (its limit of them)."""
 
     @property
     def known(self) -> bool:
@@ -120,12 +135,15 @@ class Exit:
 
     @property
     def clean(self) -> bool:
-        return self.code == 0
+        # A main process may report success while the kernel ended the rest of the life for its memory.
+        return self.code == 0 and self.cause != "memory"
 
     def words(self) -> str:
         """As in "exited with code 3" or "killed by SIGSEGV"."""
         if self.cause == "reboot":
             return "lost at a reboot of the machine"
+        if self.note:
+            return self.note
         if self.code is not None:
             return f"exited with code {self.code}"
         if self.signal is not None:

@@ -90,11 +90,15 @@ class DeadlinePassed:
 
 @dataclass(frozen=True, slots=True)
 class Condemned:
-    """This life must end: `cause` is memory, unhealthy or quota; only quota keeps it down."""
+    """This life must end: `cause` is memory, processes, relief, unhealthy or quota; only quota keeps it down.
+
+    `at_once`: without its grace, because what it does in that time harms others.
+    """
 
     generation: int
     cause: str
     reason: str
+    at_once: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from botd.core import caps
 from botd.core.bot import BotState, Spec
+from botd.core.settings import Limits
 from botd.core.words import spoken
 
 
@@ -32,8 +34,12 @@ def verdict(spec: Spec, state: BotState, now: float) -> str:
             return f"{spec.id} is stopped{': ' + state.reason if state.reason else ''}.{ended}"
 
 
-def advice(spec: Spec, state: BotState) -> list[str]:
+def advice(spec: Spec, state: BotState, limits: Limits, forks_refused: int = 0) -> list[str]:
+    """What its owner could do. `forks_refused`: how often its current life was refused one more process."""
     out: list[str] = []
+    if forks_refused:
+        said = caps.forks_refused(spec, forks_refused, caps.caps_of(spec, limits).processes)
+        out.append(f"{said}; raise it, or find what starts so many")
     if state.phase in ("failed", "backoff"):
         out.append(f"see its last words: botctl logs {spec.id} -n 50")
     if state.phase == "failed":
@@ -45,8 +51,14 @@ def advice(spec: Spec, state: BotState) -> list[str]:
         out.append(f"ask it yourself, or replace this life: botctl restart {spec.id}")
     if state.phase == "stopped" and not state.wanted and state.generation:
         out.append(f"to run it: botctl start {spec.id}")
-    if state.last_exit is not None and state.last_exit.cause == "memory":
-        out.append("it outgrew its memory limit: raise memory_mb, or find what it keeps")
+    if state.last_exit is not None:
+        if state.last_exit.cause == "memory":
+            out.append("it outgrew its memory limit: raise memory_mb, or find what it keeps")
+        elif state.last_exit.cause == "relief":
+            out.append("the machine was short of memory and it grew: find what it keeps, or give the machine more")
+        if state.last_exit.cause == "processes" or state.last_exit.forks_refused:
+            key = caps.processes_key(spec)
+            out.append(f"it reached its limit of processes: raise it ({key}), or find what starts so many")
     return out
 
 

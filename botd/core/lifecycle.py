@@ -341,8 +341,8 @@ def _told_again(state: BotState, event: Event, c: Context) -> Decision:
 # --- a life that is asked to end ------------------------------------------------------------------
 
 
-def _terminate(state: BotState, c: Context) -> Decision:
-    grace = c.rules.stop_grace_s
+def _terminate(state: BotState, c: Context, *, at_once: bool = False) -> Decision:
+    grace = 0.0 if at_once else c.rules.stop_grace_s
     after = replace(
         state,
         phase="stopping",
@@ -379,6 +379,7 @@ def _condemn(state: BotState, event: Event, c: Context) -> Decision:
             reason=event.reason,
         ),
         c,
+        at_once=event.at_once,
     )
     return Decision(begun.state, (Note("condemned", event.reason), *begun.effects))
 

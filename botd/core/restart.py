@@ -80,8 +80,20 @@ def backoff(policy: RestartPolicy, attempt: int, chance: float) -> float:
 
 
 def words_of(exit: Exit) -> str:
+    """How a life ended, in words that name the reason where botd or the kernel had one."""
+    if exit.forks_refused:
+        forks = "1 fork" if exit.forks_refused == 1 else f"{exit.forks_refused:,} forks"
+        return f"{_cause_of(exit)} ({forks} refused by its limit of processes)"
+    return _cause_of(exit)
+
+
+def _cause_of(exit: Exit) -> str:
     if exit.cause == "memory":
-        return "ended for its memory"
+        return exit.note or "ended for its memory"
+    if exit.cause == "processes":
+        return "ended for the number of its processes"
+    if exit.cause == "relief":
+        return "ended to relieve the machine's memory"
     if exit.cause == "unhealthy":
         return "ended for failing its health checks"
     return exit.words()

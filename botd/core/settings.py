@@ -15,6 +15,9 @@ class Limits:
     max_bots_per_user: int = 50
     max_total_bots: int | None = 200
     max_memory_per_bot_bytes: int = 512 * MIB
+    max_swap_per_bot_bytes: int | None = 0
+    max_processes_per_bot: int | None = 512
+    max_cpu_per_bot: float | None = None
     memory_threshold_percent: float = 80.0
     max_storage_per_user_bytes: int = 1024 * MIB
     port_first: int = 21000

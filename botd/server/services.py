@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol, TypedDict
 
@@ -92,6 +92,10 @@ class Services:
     """How the database is, for people."""
     repair: Callable[[bool], Awaitable[dict[str, Any]]]
     """(only look?) -> what was found, done and lost."""
+    mechanisms: Callable[[], dict[str, dict[str, str]]]
+    """By what each limit holds, see `core.mechanisms`."""
+    hello: Callable[[], Mapping[str, Any]]
+    """What the keeper said of itself when it was met."""
     warnings: Callable[[], list[dict[str, str]]] = field(default=list)
 
     @property

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from botd.contract.errors import BotdError, nearest
-from botd.core import relief
+from botd.core import caps, mechanisms, restart
 from botd.core.bot import Exit, signal_name
 from botd.core.fleet import Bot
 from botd.server.services import Services
@@ -39,8 +39,17 @@ class Views:
     def sample(self, bot: Bot) -> Any:
         return self._services.monitor.sample_of(bot.id)
 
-    def memory_limit(self, bot: Bot) -> int:
-        return relief.limit_of(bot.spec, self._services.settings.limits)
+    def caps(self, bot: Bot) -> caps.Caps:
+        return caps.caps_of(bot.spec, self._services.settings.limits)
+
+    def limits_by(self, bot: Bot) -> dict[str, str]:
+        """How each of its limits holds."""
+        services = self._services
+        folders = services.monitor.folders_of(bot) if bot.state.pid is not None else None
+        sampling = services.settings.monitoring.resource_monitoring
+        return {
+            limit: mechanisms.mode(limit, services.hello(), folders, sampling=sampling) for limit in mechanisms.LIMITS
+        }
 
     def log_bytes(self, bot: Bot) -> int:
         return folders.usage(self._services.paths.bot_logs(bot.id))
@@ -53,6 +62,7 @@ def exit_view(exit: Exit | None) -> dict[str, Any] | None:
         "code": exit.code,
         "signal": None if exit.signal is None else signal_name(exit.signal),
         "reason": exit.cause or exit.words(),
+        "words": restart.words_of(exit),
         "at": rfc3339(exit.at_wall),
         "ran_s": round(exit.ran_s, 3),
     }
@@ -92,8 +102,12 @@ FIELDS: dict[str, Field] = {
     "template": lambda v, b: b.spec.template,
     "release": lambda v, b: b.spec.release,
     "memory_bytes": _sampled("memory_bytes"),
-    "memory_limit_bytes": lambda v, b: v.memory_limit(b),
+    "memory_limit_bytes": lambda v, b: v.caps(b).memory_bytes,
     "cpu_percent": _sampled("cpu_percent"),
+    "cpu_limit": lambda v, b: v.caps(b).cpu,
+    "processes": _sampled("threads"),
+    "processes_limit": lambda v, b: v.caps(b).processes,
+    "limits_by": lambda v, b: v.limits_by(b),
     "last_exit": lambda v, b: exit_view(b.state.last_exit),
     "next_retry_at": _retry_at,
     "reason": lambda v, b: b.state.reason or ("" if b.state.health == "healthy" else b.state.health_note),

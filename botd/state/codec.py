@@ -48,6 +48,8 @@ _EXIT: _Types = {
     "at_wall": (float, int),
     "ran_s": (float, int),
     "cause": (str,),
+    "note": (str,),
+    "forks_refused": (int,),
 }
 _RECOVERY: _Types = {
     "attempts": (int,),
@@ -62,6 +64,8 @@ _SPEC: _Types = {
     "env": (dict,),
     "labels": (dict,),
     "memory_mb": (int,),
+    "processes": (int,),
+    "cpu": (float, int),
     "restart": (str,),
     "stop_signal": (str,),
     "stop_grace_s": (float, int),

@@ -6,7 +6,7 @@ import os
 import time
 from dataclasses import dataclass
 
-from botd.system.sampling import PAGE, TICKS_PER_S, parse_stat
+from botd.system.procfs import PAGE, TICKS_PER_S, parse_stat
 
 # cgroup v1 says "no limit" with the largest page-aligned number.
 _NO_LIMIT = 1 << 60

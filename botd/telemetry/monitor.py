@@ -1,26 +1,32 @@
-"""Watches what runs: samples it, compares memory with its limit, has it probed. Reports events, decides nothing."""
+"""Watches what runs: samples it, compares it with its limits, has it probed. Reports events, decides nothing."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
+from typing import Any
 
-from botd.core import relief
 from botd.core.bot import BotState
 from botd.core.events import Condemned, Event, HealthReported
 from botd.core.fleet import Bot, Fleet
 from botd.core.health import Outcome
 from botd.core.settings import Settings
+from botd.system import cgroup
 from botd.system.clock import Clock
 from botd.system.probes import Prober
 from botd.system.sampling import Sample, Sampler
+from botd.system.sentinel import Sentinel
+from botd.telemetry.guard import Guard
 from botd.telemetry.latency import Latencies
 
 log = logging.getLogger("botd.monitor")
 
 Report = Callable[[list[tuple[str, Event]]], None]
+
+SENTINEL_S = 0.5
+"""How often to see whether the machine stirs, where limits are watched: how late a bomb or a leak is seen."""
 
 
 class Monitor:
@@ -33,15 +39,36 @@ class Monitor:
         settings: Callable[[], Settings],
         latencies: Latencies,
         report: Report,
+        facts: Callable[[Bot], Mapping[str, Any]],
+        watched: Callable[[], bool],
+        memory_percent: Callable[[], float],
+        tell: Callable[[str], None],
     ) -> None:
+        """`facts`: what the keeper said of the current life of a bot; `watched`: some limit is kept by watching only;
+        `tell` takes a line for the history of the daemon.
+        """
         self._fleet = fleet
         self._clock = clock
         self._settings = settings
         self._latencies = latencies
         self._report = report
+        self._facts = facts
+        self._watched = watched
         self._sampler = Sampler()
+        self._sentinel = Sentinel()
+        self._guard = Guard(fleet, self._sampler, self.folders_of, memory_percent, tell)
         self._prober = Prober(clock, chance, self._probed)
         self._timer: asyncio.TimerHandle | None = None
+        self._sentry: asyncio.TimerHandle | None = None
+
+    def folders_of(self, bot: Bot) -> Mapping[str, str]:
+        """Controller -> the folder in which it holds the current life of a bot; empty where none does."""
+        folders = self._facts(bot).get("folders")
+        return folders if isinstance(folders, dict) else {}
+
+    def forks_refused(self, bot: Bot) -> int:
+        """How often the kernel refused the current life one more process or thread."""
+        return cgroup.forks_refused(self.folders_of(bot)) if bot.state.pid is not None else 0
 
     def sample_of(self, bot_id: str) -> Sample | None:
         return self._sampler.first(bot_id, self._clock.boottime())
@@ -53,8 +80,7 @@ class Monitor:
         state = bot.state
         if state.pid != before.pid or (state.pid is not None and state.generation != before.generation):
             self._sampler.remove(bot.id)
-            if state.pid is not None:
-                self._sampler.add(bot.id, state.pid)
+            self._follow(bot)
         if state.phase == "running" and before.phase == "starting":
             self._latencies.starts.add(state.started_at - before.since if state.started_at is not None else 0.0)
             if state.outage_at is not None and state.started_at is not None:
@@ -66,10 +92,14 @@ class Monitor:
 
     def adopt(self, bot: Bot) -> None:
         """A life that ran before this botd did."""
-        if bot.state.pid is not None:
-            self._sampler.add(bot.id, bot.state.pid)
+        self._follow(bot)
         if bot.state.phase == "running":
             self._watch(bot)
+
+    def _follow(self, bot: Bot) -> None:
+        if bot.state.pid is not None:
+            folders, group = self.folders_of(bot), self._facts(bot).get("cgroup")
+            self._sampler.add(bot.id, bot.state.pid, memory=folders.get("memory"), group=group)
 
     def _watch(self, bot: Bot) -> None:
         self._prober.unwatch(bot.id)
@@ -91,6 +121,7 @@ class Monitor:
 
     def start(self) -> None:
         self._tick()
+        self._stand_sentry()
 
     def settings_changed(self) -> None:
         """A new interval counts from now; probes are switched on or off."""
@@ -103,31 +134,29 @@ class Monitor:
 
     def sample_now(self) -> None:
         self._sampler.sample(self._clock.boottime())
+        self._sentinel.mark()
 
     def _tick(self) -> None:
         monitoring = self._settings().monitoring
         interval = monitoring.sample_interval_s
         if monitoring.resource_monitoring:
-            self.sample_now()
-            self._check_memory()
+            self._look()
         self._timer = asyncio.get_running_loop().call_later(interval, self._tick)
 
-    def _check_memory(self) -> None:
-        limits = self._settings().limits
-        over: list[tuple[str, Event]] = []
-        smallest = limits.max_memory_per_bot_bytes
-        for bot in self._fleet:
-            sample = self._sampler.get(bot.id)
-            if sample is None or (bot.spec.memory_bytes is None and sample.memory_bytes <= smallest):
-                continue
-            reason = relief.over(bot.spec, limits, sample.memory_bytes)
-            if reason is not None:
-                over.append((bot.id, Condemned(bot.state.generation, "memory", reason)))
-        if over:
-            self._report(over)
+    def _stand_sentry(self) -> None:
+        self._sentry = asyncio.get_running_loop().call_later(SENTINEL_S, self._stand_sentry)
+        if len(self._sampler) and self._watched() and self._sentinel.stirred():
+            self._look()
+
+    def _look(self) -> None:
+        self.sample_now()
+        events = self._guard.check(self._settings().limits, self._clock.boottime())
+        if events:
+            self._report(events)
 
     async def close(self) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
+        for timer in (self._timer, self._sentry):
+            if timer is not None:
+                timer.cancel()
         await self._prober.close()
         self._sampler.close()

@@ -1,13 +1,13 @@
-"""The small pure rules: batches, memory limits, the environment, and how things are said."""
+"""The small pure rules: batches, the environment, and how things are said."""
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from botd.contract.vocabulary import PHASES
-from botd.core import bulk, environment, explain, relief
+from botd.core import bulk, environment, explain
 from botd.core.bot import Spec
-from botd.core.settings import MIB, Limits
+from botd.core.settings import Limits
 from botd.core.words import spoken
 
 from .dialogue import Dialogue
@@ -48,20 +48,6 @@ def test_batches_lose_nobody_and_keep_the_order(ids, batch):
 )
 def test_when_a_bulk_stops(failures, most, stop, goes_on):
     assert bulk.may_go_on(failures, max_failures=most, stop_on_error=stop) == goes_on
-
-
-# --- memory ---------------------------------------------------------------------------------------
-
-
-def test_the_bots_own_limit_comes_before_the_default():
-    limits = Limits(max_memory_per_bot_bytes=512 * MIB)
-    own = Spec("alice/shop", ("run",), "/srv", memory_bytes=600 * MIB)
-    assert relief.over(SPEC, limits, 512 * MIB) is None
-    assert relief.over(SPEC, limits, 550 * MIB) == (
-        "memory 550 MiB over its limit of 512 MiB (resourceManagement.maxMemoryPerBot)"
-    )
-    assert relief.over(own, limits, 600 * MIB) is None
-    assert relief.over(own, limits, 601 * MIB) == "memory 601 MiB over its limit of 600 MiB (memory_mb)"
 
 
 # --- environment ----------------------------------------------------------------------------------
@@ -132,7 +118,7 @@ def test_every_phase_is_explained_in_a_sentence(phase):
     said = explain.verdict(SPEC, d.state, d.now + 1.0)
     assert said.startswith("alice/shop ") and said.endswith(".")
     assert (d.state.reason in said) or phase in ("running", "starting")
-    assert all("botctl" in line for line in explain.advice(SPEC, d.state))
+    assert all("botctl" in line for line in explain.advice(SPEC, d.state, Limits()))
 
 
 def test_explanations_name_the_wait_the_row_and_the_remedy():
@@ -144,5 +130,5 @@ def test_explanations_name_the_wait_the_row_and_the_remedy():
     said = explain.verdict(SPEC, d.state, d.now + 5.0)
     assert all(part in said for part in ("5.0 s", "1 restart in a row", "exited with code 1"))
     failed = in_phase("failed")
-    assert any("botctl recover alice/shop" in line for line in explain.advice(SPEC, failed.state))
-    assert explain.advice(SPEC, in_phase("starting").state) == []
+    assert any("botctl recover alice/shop" in line for line in explain.advice(SPEC, failed.state, Limits()))
+    assert explain.advice(SPEC, in_phase("starting").state, Limits()) == []

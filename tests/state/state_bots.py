@@ -69,6 +69,8 @@ specs = st.builds(
     secret_names=st.lists(names, unique=True, max_size=3).map(sorted).map(tuple),
     labels=tables,
     memory_bytes=st.none() | st.integers(1, 1 << 20).map(lambda mib: mib << 20),
+    processes=st.none() | st.integers(1, 1 << 22),
+    cpu=st.none() | st.floats(0.01, 1024),
     restart=st.sampled_from(RESTART_MODES),
     stop_signal=st.sampled_from(STOP_SIGNALS),
     stop_grace_s=seconds,
@@ -84,6 +86,8 @@ exits = st.builds(
     at_wall=seconds,
     ran_s=seconds,
     cause=texts,
+    note=texts,
+    forks_refused=counts,
 )
 states = st.builds(
     BotState,

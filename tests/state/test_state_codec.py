@@ -53,6 +53,8 @@ def test_no_key_of_a_spec_is_forgotten() -> None:
         ("x",),
         "/",
         memory_bytes=1 << 20,
+        processes=64,
+        cpu=0.5,
         probe=Probe("tcp", port=1),
         template="t",
         release="r",

@@ -96,6 +96,7 @@ class KeeperClient:
         """Start one generation. `spec`: id, gen, argv, env, cwd, uid, gid, lock, log {dir, max_bytes, keep}, nofile.
 
         uid and gid are None for botd's own user, nofile (descriptors) None for what botd was started with.
+        `limits`, where it is there: {memory, swap: bytes, pids: count, cpu: cores}, None for no limit.
         Answered by `started` and then `running`, or by `failed` or `refused`.
         """
         self._send({**spec, "op": "start"})
@@ -116,6 +117,10 @@ class KeeperClient:
     def logs(self, life_id: str, max_bytes: int, keep: int) -> None:
         """Change when the log files of a bot rotate and how many rotated ones stay."""
         self._send({"op": "logs", "id": life_id, "max_bytes": max_bytes, "keep": keep})
+
+    def limits(self, life_id: str, gen: int, limits: Message) -> None:
+        """Change what a live life may use: {memory, swap, pids, cpu}, as `start` has it. Answered by errors only."""
+        self._send({"op": "limits", "id": life_id, "gen": gen, "limits": limits})
 
     def forget(self, life_id: str, lock: str | None = None) -> None:
         """The bot is deleted: its generations and its lock file go. Answered by `forgotten` or `refused`."""

@@ -78,7 +78,7 @@ def explain(call: Call) -> dict[str, Any]:
         id=bot.id,
         phase=bot.state.phase,
         verdict=explanation.verdict(bot.spec, bot.state, views.now),
-        advice=explanation.advice(bot.spec, bot.state),
+        advice=explanation.advice(bot.spec, bot.state, services.settings.limits, services.monitor.forks_refused(bot)),
         events=[event_view(event) for event in _own_history(services.store.events([bot.id], None, 200))],
         bot=views.bot(bot),
         recovery=recovery.view(bot.state.recovery),

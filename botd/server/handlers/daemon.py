@@ -53,6 +53,7 @@ def status(call: Call) -> dict[str, Any]:
         config_error=services.config.last_error,
         user={"uid": os.geteuid()},
         keeper=services.keeper(),
+        mechanisms=services.mechanisms(),
         bots={"total": len(fleet), "running": fleet.phases["running"]},
         waiting_for_disk=services.engine.deferred,
         database=services.database(),

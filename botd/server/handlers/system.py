@@ -60,6 +60,7 @@ def status(call: Call) -> dict[str, Any]:
             "memory_bytes": keeper_usage.memory_bytes if keeper_usage else None,
             "cpu_s": keeper_usage.cpu_s if keeper_usage else None,
         },
+        mechanisms=services.mechanisms(),
         config={"source": services.config.source, "loaded_at": rfc3339(services.config.loaded_at_wall)},
         warnings=services.warnings(),
         recovery=recovery.view(recovery.total(bot.state.recovery for bot in fleet)),

@@ -35,7 +35,7 @@ def resources_of(views: Views, call: Call, user: str) -> dict[str, Any]:
         "bots_limit": limits.max_bots_per_user,
         "running": sum(bot.state.phase == "running" for bot in bots),
         "memory_bytes": sum(sample.memory_bytes for sample in samples),
-        "memory_limit_bytes": sum(views.memory_limit(bot) for bot in bots),
+        "memory_limit_bytes": sum(views.caps(bot).memory_bytes for bot in bots),
         "cpu_percent": round(sum(sample.cpu_percent or 0.0 for sample in samples), 1),
         "log_bytes": logs,
         "storage_bytes": folders.usage(f"{paths.bots}/{user}") + logs,
