@@ -204,8 +204,9 @@ class Executor:
 
     def _limit(self, bot: Bot) -> bool:
         """False when the keeper is away; `reconcile` says it again."""
-        if not any((self._keeper.hello.get("controllers") or {}).values()):
-            return True  # nothing can be enforced here
+        held = self._keeper.held.get((bot.id, bot.state.generation))
+        if held is None or not held.facts.get("folders"):
+            return True  # no controller holds it
         try:
             limits = caps.caps_of(bot.spec, self._settings().limits).to_keeper()
             self._keeper.limits(bot.id, bot.state.generation, limits)

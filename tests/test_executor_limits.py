@@ -10,7 +10,7 @@ from botd.core.effects import Spawn
 from botd.core.fleet import Bot, Fleet, rules_of
 from botd.core.settings import MIB, Settings
 from botd.executor import Executor
-from botd.keeper.client import KeeperLost
+from botd.keeper.client import Held, KeeperLost
 from botd.storage import folders
 
 BOT = "alice/shop"
@@ -18,7 +18,6 @@ BOT = "alice/shop"
 
 class Keeper:
     def __init__(self):
-        self.hello = {"controllers": {"memory": "v1", "swap": None, "pids": "v1", "cpu": None}}
         self.held = {}
         self.said = []
         self.away = False
@@ -65,6 +64,8 @@ class House:
         state = running if alive else BotState()
         bot = Bot(what, state, rules_of(what), 0.0)
         self.fleet.add(bot)
+        if alive:
+            self.keeper.held[bot_id, 7] = Held({"folders": {"memory": "/m", "pids": "/p"}}, {})
         return bot
 
     def exit(self, **more):
@@ -114,15 +115,17 @@ def test_a_reload_limits_every_life(house):
     assert house.keeper.said == [("limits", BOT, 7, limits(cpu=2.0)), ("limits", "alice/own", 7, limits(64, cpu=2.0))]
 
 
-def test_a_keeper_that_is_away_or_has_no_controllers_is_not_bothered(house):
+def test_a_keeper_that_is_away_is_not_asked_and_a_life_that_no_controller_holds_neither(house):
     bot = house.bot()
     house.keeper.away = True
     house.executor.limits_changed()
     house.executor.changed(bot, bot.state)
     house.keeper.away = False
-    for hello in ({}, {"controllers": None}, {"controllers": {"memory": None}}):
-        house.keeper.hello = hello
+    for facts in ({}, {"folders": None}, {"folders": {}}):
+        house.keeper.held[BOT, 7] = Held(facts, {})
         house.executor.limits_changed()
+    house.keeper.held.clear()
+    house.executor.limits_changed()
     assert house.keeper.said == []
 
 

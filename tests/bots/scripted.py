@@ -22,6 +22,8 @@ environment variable BOT_SCRIPT. Steps run in order; after the last one the bot 
                              BOT_DATA/pids then has a line `KIND PID` for each (child, setsid, daemon, env-i)
                              and for main; stubborn ones ignore SIGTERM, SIGINT and SIGHUP
     leak MB_PER_S LIMIT      grow by so many MiB a second up to LIMIT MiB, and keep them
+    bomb MOST [stubborn]     fork until there are MOST children, which sleep; exit with 1 at the first fork that is
+                             refused, or stubborn: try again for ever
     spin S                   use a whole core for S seconds
     notify STATE...          tell $NOTIFY_SOCKET (READY=1, WATCHDOG=1, ...)
     serve                    HTTP on 127.0.0.1:$PORT, the same answer to every request; BOT_DATA/health says
@@ -46,6 +48,7 @@ import time
 EX_USAGE, EX_CONFIG, RAN_TWICE = 64, 78, 99
 LIFETIME_S = max(1, min(600, int(os.environ.get("SCRIPTED_LIFETIME_S", "600"))))
 LEAK_LIMIT_MB = 4096
+BOMB_LIMIT = 4000
 LINES_LIMIT = 10_000_000
 POLITE_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
@@ -222,6 +225,23 @@ def step_leak(mb_per_s, limit):
         time.sleep(1 / float(mb_per_s))
 
 
+def step_bomb(most, temper="mild"):
+    for _ in range(min(int(most), BOMB_LIMIT)):
+        while True:
+            try:
+                child = os.fork()
+                break
+            except OSError as error:
+                if temper != "stubborn":
+                    give_up(1, f"fork: {error.strerror}")
+                time.sleep(0.01)
+        if child == 0:
+            signal.alarm(LIFETIME_S)  # fork clears it
+            time.sleep(LIFETIME_S)
+            os._exit(0)
+    step_sleep()
+
+
 def step_spin(seconds):
     end = time.monotonic() + float(seconds)
     while time.monotonic() < end:
@@ -347,6 +367,7 @@ STEPS = {
     "term-after": (step_term_after, 1, 1),
     "fork": (step_fork, 0, 1),
     "leak": (step_leak, 2, 2),
+    "bomb": (step_bomb, 1, 2),
     "spin": (step_spin, 1, 1),
     "notify": (step_notify, 1, 9),
     "serve": (step_serve, 0, 0),
