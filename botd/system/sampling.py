@@ -150,6 +150,7 @@ class Sampler:
             self._groups[watched.group] = id
         self._watched[id] = watched
         self._mains[pid] = id
+        self._census.born(pid)
         return True
 
     def remove(self, id: str) -> None:
@@ -218,7 +219,7 @@ class Sampler:
                 if now - watched.measured_at >= _SHORTEST_S:
                     watched.cpu_percent = 0.0
                     watched.measured_at = now
-                if watched.folder is None and not watched.kin:
+                if watched.folder is None or not watched.folder.changed():
                     continue
             elif not _measure(watched, raw, now):
                 gone.append(id)

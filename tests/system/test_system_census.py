@@ -179,6 +179,41 @@ def test_processor_time_is_told_as_what_came_new(proc):
     assert census.take({10: "a/b"}, {})["a/b"][0].new_ticks == 120
 
 
+def test_few_new_numbers_are_tried_without_a_list_of_all(proc, monkeypatch):
+    def given_out(last):
+        (proc.folder / "loadavg").write_text(f"0.10 0.20 0.30 2/300 {last}\n")
+
+    proc.process(10, session=10)
+    proc.process(50)
+    given_out(60)
+    census = Census(str(proc.folder))
+    assert census.take({10: "a/b"}, {}) == {}
+    with monkeypatch.context() as closed:
+        closed.setattr(os, "listdir", lambda _: pytest.fail("listed"))
+        proc.process(61, parent=10, session=10)
+        given_out(63)
+        assert pids(census.take({10: "a/b"}, {})) == {"a/b": [61]}
+        assert pids(census.take({10: "a/b"}, {})) == {"a/b": [61]}
+    # Round the circle, or a great many at once: everything is listed.
+    proc.process(7, parent=10, session=10)
+    given_out(8)
+    assert pids(census.take({10: "a/b"}, {})) == {"a/b": [7, 61]}
+    proc.process(5000, parent=10, session=10)
+    given_out(6000)
+    assert pids(census.take({10: "a/b"}, {})) == {"a/b": [7, 61, 5000]}
+
+
+def test_children_seen_before_their_bot_was_known_are_found_with_it(proc):
+    (proc.folder / "loadavg").write_text("0.10 0.20 0.30 2/300 60\n")
+    census = Census(str(proc.folder))
+    proc.process(10, session=10)
+    proc.process(40, session=40)
+    proc.process(41, parent=40, session=40)
+    assert census.take({10: "a/b"}, {}) == {}
+    census.born(40)
+    assert pids(census.take({10: "a/b", 40: "a/c"}, {})) == {"a/c": [41]}
+
+
 def test_a_ring_of_parents_and_damaged_files_lead_nowhere(proc):
     proc.process(10, session=10)
     proc.process(21, parent=22, session=5)
