@@ -31,7 +31,7 @@ class Feature:
 
 
 def features() -> list[Feature]:
-    return [_pidfd(), _exit_info(), *_cgroup(), _openat2()]
+    return [_pidfd(), _exit_info(), *_cgroup(), _controllers(), _openat2()]
 
 
 def _pidfd() -> Feature:
@@ -91,6 +91,33 @@ def _cgroup() -> list[Feature]:
     return [Feature("cgroup v2", True, own), _cgroup_kill(mount, own)]
 
 
+def _controllers() -> Feature:
+    """What could limit a bot here, as far as it can be seen from outside: the keeper finds out by trying."""
+    found: dict[str, str] = {}
+    for mount, kind, options in _cgroup_mounts():
+        if kind == "cgroup2":
+            own = mount + _own_cgroup()
+            if os.access(f"{own}/cgroup.procs", os.W_OK):
+                found |= dict.fromkeys(_words(f"{own}/cgroup.controllers"), "v2")
+        elif os.access(mount, os.W_OK):
+            found |= dict.fromkeys(options.split(","), "v1")
+    here = [f"{name} ({found[name]})" for name in _CONTROLLERS if name in found]
+    text = ", ".join(here) if here else "none that is ours: memory and processes of a bot are watched, not enforced"
+    remedy = "botctl daemon install (its unit has Delegate=yes), or run botd as root"
+    return Feature("controllers", len(here) == len(_CONTROLLERS), text, remedy=remedy)
+
+
+_CONTROLLERS = ("memory", "pids", "cpu")
+
+
+def _words(path: str) -> list[str]:
+    try:
+        with open(path, encoding="ascii", errors="replace") as file:
+            return file.read().split()
+    except OSError:
+        return []
+
+
 def _cgroup_kill(mount: str, own: str) -> Feature:
     # The root group has no such file; any group beneath it shows whether the kernel knows it.
     places = [own]
@@ -107,15 +134,22 @@ def _cgroup_kill(mount: str, own: str) -> Feature:
 
 
 def _cgroup2_mount() -> str | None:
+    return next((mount for mount, kind, _options in _cgroup_mounts() if kind == "cgroup2"), None)
+
+
+def _cgroup_mounts() -> list[tuple[str, str, str]]:
+    """(folder, cgroup or cgroup2, options) of every mounted hierarchy."""
+    found = []
     try:
         with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as file:
             for line in file:
                 head, _, tail = line.partition(" - ")
-                if tail.startswith("cgroup2 "):
-                    return head.split()[4]
+                kind, _, rest = tail.partition(" ")
+                if kind in ("cgroup", "cgroup2"):
+                    found.append((head.split()[4], kind, rest.split()[-1]))
     except OSError:
         pass  # no /proc: then nothing is known, as if it were not mounted
-    return None
+    return found
 
 
 def _own_cgroup() -> str:

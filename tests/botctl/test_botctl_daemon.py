@@ -182,6 +182,30 @@ def test_doctor(run, fake):
     assert "try: do not" in shown
 
 
+MECHANISMS = {
+    "memory": {"mode": "enforced", "by": "cgroup v1", "remedy": ""},
+    "swap": {"mode": "none", "by": "nothing limits it here", "remedy": "boot with swapaccount=1"},
+    "processes": {"mode": "watched", "by": "samples of the whole process tree", "remedy": "run it as root"},
+}
+
+
+def test_status_and_doctor_say_what_keeps_the_limits(run, fake):
+    fake.script["daemon.status"] = {**STATUS, "mechanisms": MECHANISMS}
+    assert "Limits: memory: enforced by cgroup v1; swap: none; processes: watched\n" in run("daemon", "status").out
+    found = {item["check"]: item for item in json.loads(run("doctor", "-o", "json").out)["items"]}
+    assert (found["memory"]["level"], found["memory"]["text"]) == (GOOD, "enforced: cgroup v1")
+    assert found["swap"]["level"] == found["processes"]["level"] == WARN
+    assert found["swap"]["remedy"] == "boot with swapaccount=1"
+    assert found["processes"]["text"] == "watched: samples of the whole process tree"
+
+
+@pytest.mark.parametrize("mechanisms", [None, [], {"memory": 3}, {"memory": {}}])
+def test_a_daemon_that_says_it_differently_is_shown_without(run, fake, mechanisms):
+    fake.script["daemon.status"] = {**STATUS, "mechanisms": mechanisms}
+    assert run("daemon", "status").status == 0
+    assert run("doctor").status in (0, 1)
+
+
 def test_doctor_names_what_is_wrong(run, fake, monkeypatch):
     fake.script["daemon.status"] = STATUS | {"keeper": {"pid": None, "connected": False}}
     monkeypatch.setattr(

@@ -90,7 +90,9 @@ def test_status_of_one_shows_everything_and_its_last_lines(run, fake):
     out = run("status", "alice/shop").out
     assert out.startswith("● alice/shop - running (healthy)\n")
     assert "PID: 4711 (life 3)" in out
-    assert "14% of 256M" in out
+    assert "14% of 256M (enforced)" in out
+    assert "CPU: 2.1% of 50%, which nothing enforces here" in out
+    assert "Processes: 12 of 512 (watched)" in out
     assert "Last exit: status 1 (exited with status 1)" in out
     assert "Command: node bot.js --name 'it'\"'\"'s'" in out
     assert "Environment: TOKEN=***" in out

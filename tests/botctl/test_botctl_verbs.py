@@ -216,6 +216,7 @@ class TestCreate:
             *("SIGINT", "--stop-grace", "2", "--probe-http", "http://127.0.0.1:{port}/", "--start", "--", "node"),
             *("bot.js", "--start", "-o", "json"),
         ]
+        argv[1:1] = ["--processes", "32", "--cpu", "0.5"]
         ran = run(*argv)
         assert ran == (0, "✔ alice/shop  created in 12ms\n", "")
         [params] = fake.called("bots.create")
@@ -229,6 +230,8 @@ class TestCreate:
                 "secrets": {"TOKEN": "s3cret"},
                 "enabled": True,
                 "memory_mb": 64,
+                "processes": 32,
+                "cpu": 0.5,
                 "restart": "never",
                 "port": True,
                 "stop_signal": "SIGINT",
@@ -260,6 +263,8 @@ class TestCreate:
             (("a/b", "--secret", "T=/nonexistent/x", "--", "true"), "--secret T: cannot read /nonexistent/x"),
             (("a/b", "--secret", "T=/dev/zero", "--", "true"), "is no regular file"),
             (("a/b", "-m", "0", "--", "true"), "--memory"),
+            (("a/b", "--processes", "0", "--", "true"), "--processes"),
+            (("a/b", "--cpu", "0", "--", "true"), "--cpu"),
             (("a/b", "--restart", "sometimes", "--", "true"), "--restart"),
         ],
     )

@@ -10,6 +10,8 @@ import sys
 import pytest
 from fleet_house import FAST, ROOT, Fleet, ids, until
 
+from botd.core.relief import YOUNG_S
+
 HEALTHY = int(os.environ.get("LIMITS_HEALTHY_BOTS", "100"))
 CONFIG = {
     **FAST,
@@ -148,6 +150,27 @@ def test_limits_change_under_a_running_bot(crowd, healthy):
     assert (crowd.bot(HOG)["pid"], crowd.bot(HOG)["memory_limit_bytes"]) == (pid, 64 << 20)
     crowd.touch(HOG, "go")
     assert until_restarted(crowd, HOG)["last_exit"]["reason"] == "memory"
+    crowd.rpc("bots.delete", select=ids(HOG), timeout_s=30)
+
+
+@pytest.mark.skipif("LIMITS_RELIEF" not in os.environ, reason="takes half a minute; LIMITS_RELIEF=1 runs it")
+def test_a_machine_short_of_memory_is_relieved_of_who_grows(crowd, healthy):
+    crowd.create(HOG, "leak 2 400", memory_mb=1024, stop_grace_s=2)
+    until(lambda: crowd.bot(HOG)["uptime_s"] > YOUNG_S, "an age at which growth counts", within=2 * YOUNG_S)
+    percent = crowd.rpc("system.status")["machine"]["memory_percent"]
+    limits = {**CONFIG["resourceManagement"], "memoryThreshold": max(1, percent // 2)}
+    crowd.configure({**CONFIG, "resourceManagement": limits})
+    crowd.rpc("config.reload")
+    try:
+        view = crowd.until_bot(HOG, lambda view: view["reason"].startswith("waiting to start"))
+        assert view["last_exit"]["reason"] == "relief"
+        [told] = [event["text"] for event in crowd.events(HOG, kind="condemned")]
+        assert told.startswith("relieved: the machine's memory is at ") and told.endswith(" MiB/min, the fastest")
+        assert any("starts are refused" in event["text"] for event in crowd.events(kind="memory"))
+    finally:
+        crowd.configure(CONFIG)
+        crowd.rpc("config.reload")
+    crowd.until_phase(HOG, "running")
     crowd.rpc("bots.delete", select=ids(HOG), timeout_s=30)
 
 
