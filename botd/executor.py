@@ -279,8 +279,10 @@ class Executor:
         cause = note = ""
         oom = message.get("oom")
         if oom:
-            spec = None if bot is None else bot.spec
-            cause, note = "memory", caps.killed_for_memory(spec, oom.get("peak_bytes"), oom.get("limit_bytes"))
+            spec, limit = None if bot is None else bot.spec, oom.get("limit_bytes")
+            if limit is None and spec is not None:
+                limit = caps.caps_of(spec, self._settings().limits).memory_bytes  # it was not the reason
+            cause, note = "memory", caps.killed_for_memory(spec, oom.get("peak_bytes"), limit)
         refused = message.get("pids_refused") or 0
         ended = Exit(code, number, at.get("wall", self._clock.wall()), round(ran, 3), cause, note, refused)
         return Exited(message["gen"], ended)

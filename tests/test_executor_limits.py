@@ -146,6 +146,14 @@ def test_an_end_by_the_kernel_is_told_with_peak_and_limit(house):
     assert exit.words() == "killed by the kernel for memory: peak 64 MiB, limit 64 MiB (memory_mb)"
 
 
+def test_who_is_killed_within_its_limit_is_told_that_it_was_the_machine(house):
+    house.bot(memory_bytes=64 * MIB)
+    exit = house.exit(oom={"kills": 1, "peak_bytes": 20 * MIB, "limit_bytes": None})
+    assert exit.words() == (
+        "killed by the kernel for memory because the machine had none left: peak 20 MiB, limit 64 MiB (memory_mb)"
+    )
+
+
 def test_an_end_by_the_kernel_of_a_bot_on_no_record_and_without_figures(house):
     exit = house.exit(oom={"kills": 2, "peak_bytes": None, "limit_bytes": None})
     assert exit.words() == "killed by the kernel for memory"
