@@ -28,13 +28,6 @@ class MemoryFolder:
             self.fd = os.open(folder + "/memory.usage_in_bytes", os.O_RDONLY | os.O_CLOEXEC)
             self._key = b"total_inactive_file"
 
-    def changed(self) -> bool:
-        """Whether `used` has something new to tell."""
-        try:
-            return os.pread(self.fd, 32, 0) != self._raw
-        except OSError:
-            return True
-
     def used(self) -> int | None:
         """The working set: bytes in use without file pages that would be dropped first. None: the folder is gone."""
         try:

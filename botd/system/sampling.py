@@ -86,13 +86,25 @@ class _Watched(Sample):
 class Sampler:
     """Samples many bots. `max_open` bounds its descriptors (default: a quarter of the limit)."""
 
-    __slots__ = ("_census", "_groups", "_mains", "_max_open", "_open", "_sampled_at", "_watched", "_with_kin")
+    __slots__ = (
+        "_census",
+        "_groups",
+        "_mains",
+        "_max_open",
+        "_open",
+        "_sampled_at",
+        "_watched",
+        "_with_kin",
+        "stirred",
+    )
 
     def __init__(self, max_open: int | None = None, census: Census | None = None) -> None:
         self._watched: dict[str, _Watched] = {}
         self._mains: dict[int, str] = {}
         self._groups: dict[str, str] = {}
         self._with_kin: set[str] = set()
+        self.stirred: set[str] = set()
+        """Bots that may use more than when somebody last looked; who has looked takes them out."""
         self._census = census or Census()
         self._sampled_at = -1.0
         self._open = 0
@@ -169,6 +181,7 @@ class Sampler:
         if self._mains.get(watched.pid) == id:
             del self._mains[watched.pid]
         self._with_kin.discard(id)
+        self.stirred.discard(id)
 
     def get(self, id: str) -> Sample | None:
         """The last sample; None when there was none yet or the process is gone."""
@@ -186,6 +199,7 @@ class Sampler:
             watched.at = now
             _measure(watched, raw, now)
             _add_up(watched, -1.0)
+            self.stirred.add(id)
         return self.get(id)
 
     def exact(self, id: str, limit: int) -> int:
@@ -215,16 +229,17 @@ class Sampler:
                 continue  # descriptors are short this moment: the last sample stands
             watched.at = now
             if raw == watched.raw:
-                # Most bots wait most of the time: the same bytes are the same figures, and no time was used.
+                # Most bots wait most of the time: the same bytes are the same figures, and no time was used. Who has
+                # not run has not changed what its cgroup counts either.
                 if now - watched.measured_at >= _SHORTEST_S:
                     watched.cpu_percent = 0.0
                     watched.measured_at = now
-                if watched.folder is None or not watched.folder.changed():
-                    continue
-            elif not _measure(watched, raw, now):
+                continue
+            if not _measure(watched, raw, now):
                 gone.append(id)
                 continue
             _add_up(watched, before)
+            self.stirred.add(id)
         for id in gone:
             self.remove(id)
         self._sampled_at = now
@@ -237,6 +252,7 @@ class Sampler:
         except OSError:
             return  # descriptors are short this moment: the last ones stand
         with_kin, self._with_kin = self._with_kin, found.keys() & self._watched.keys()
+        self.stirred |= self._with_kin
         for id in with_kin - self._with_kin:
             self._watched[id].kin = []
             _add_up(self._watched[id], before)

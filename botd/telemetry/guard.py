@@ -34,6 +34,7 @@ class Guard:
         self._percent = percent
         self._tell = tell
         self._shortage = Shortage()
+        self._limits: Limits | None = None
 
     def check(self, limits: Limits, now: float) -> Events:
         """Who is to end, after a round of samples."""
@@ -43,11 +44,18 @@ class Guard:
     def _over(self, limits: Limits) -> Events:
         """Lives over limits that nobody but us keeps."""
         found: Events = []
+        if limits != self._limits:
+            self._limits = limits
+            self._sampler.stirred.update(self._fleet.bots)
         memory, processes = limits.max_memory_per_bot_bytes, limits.max_processes_per_bot
-        for bot in self._fleet:
-            spec, sample = bot.spec, self._sampler.get(bot.id)
-            if sample is None or bot.state.phase != "running":
+        for bot_id in tuple(self._sampler.stirred):
+            bot, sample = self._fleet.get(bot_id), self._sampler.get(bot_id)
+            if bot is not None and sample is not None and bot.state.phase == "starting":
+                continue  # looked at when it runs
+            self._sampler.stirred.discard(bot_id)
+            if bot is None or sample is None or bot.state.phase != "running":
                 continue
+            spec = bot.spec
             # Most bots are far from the defaults and have no limits of their own.
             heavy = spec.memory_bytes is not None or sample.memory_bytes + sample.shared_bytes > memory
             many = spec.processes is not None or (processes is not None and sample.threads > processes)

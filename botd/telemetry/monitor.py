@@ -27,6 +27,8 @@ Report = Callable[[list[tuple[str, Event]]], None]
 
 SENTINEL_S = 0.5
 """How often to see whether the machine stirs, where limits are watched: how late a bomb or a leak is seen."""
+CALM_S = 2.0
+"""How often to see whether there is something to watch at all."""
 
 
 class Monitor:
@@ -78,6 +80,8 @@ class Monitor:
     def changed(self, bot: Bot, before: BotState) -> None:
         """After each change of a bot's state or specification."""
         state = bot.state
+        if state is before:
+            self._sampler.stirred.add(bot.id)  # its limits may be others now
         if state.pid != before.pid or (state.pid is not None and state.generation != before.generation):
             self._sampler.remove(bot.id)
             self._follow(bot)
@@ -144,8 +148,10 @@ class Monitor:
         self._timer = asyncio.get_running_loop().call_later(interval, self._tick)
 
     def _stand_sentry(self) -> None:
-        self._sentry = asyncio.get_running_loop().call_later(SENTINEL_S, self._stand_sentry)
-        if len(self._sampler) and self._watched() and self._sentinel.stirred():
+        watched = len(self._sampler) > 0 and self._watched()
+        pause = SENTINEL_S if watched else CALM_S
+        self._sentry = asyncio.get_running_loop().call_later(pause, self._stand_sentry)
+        if watched and self._sentinel.stirred():
             self._look()
 
     def _look(self) -> None:

@@ -192,3 +192,28 @@ def test_who_asks_before_the_first_round_gets_a_sample_of_that_moment() -> None:
     again = sampler.first("alice/shop", 2.0)
     assert again is sample and again.at == 1.0
     sampler.close()
+
+
+def test_who_stirred_is_known_once_and_who_sleeps_is_not(spawn, sampler):
+    asleep, busy = spawn(), spawn(sys.executable, "-c", BUSY, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    sampler.add("a/asleep", asleep.pid)
+    sampler.add("a/busy", busy.pid)
+    sampler.sample(1.0)
+    assert sampler.stirred == {"a/asleep", "a/busy"}
+    # It has executed its program for certain when the other one, which was started later, has said something.
+    busy.stdout.readline()
+    sampler.sample(2.0)
+    sampler.stirred.clear()
+    sampler.sample(3.0)
+    assert "a/asleep" not in sampler.stirred
+    sampler.remove("a/busy")
+    assert "a/busy" not in sampler.stirred
+
+
+def test_who_was_asked_for_before_the_first_round_has_stirred_too(spawn):
+    sampler = Sampler()
+    sampler.add("a/b", spawn().pid)
+    assert sampler.first("a/b", 1.0) is not None
+    assert sampler.stirred == {"a/b"}
+    sampler.close()
+    assert sampler.stirred == set()

@@ -29,6 +29,10 @@ class Figures:
 
 
 class Sampler(dict):
+    def __init__(self):
+        super().__init__()
+        self.stirred = set()
+
     def exact(self, bot_id, _limit):
         return self[bot_id].exact
 
@@ -50,6 +54,7 @@ class World:
         state = BotState(phase="running", wanted=True, generation=3, pid=1, started_at=0.0)
         self.fleet.add(Bot(what, state, rules_of(what), 0.0))
         self.sampler[bot_id] = Figures(memory, threads, growth, exact)
+        self.sampler.stirred.add(bot_id)
 
     def check(self, limits=LIMITS):
         found = self.guard.check(limits, self.now)
@@ -91,6 +96,22 @@ def test_what_the_kernel_enforces_is_not_watched_as_well(world):
 def test_shared_pages_are_looked_at_closely_before_anybody_goes(world):
     world.bot("a/forked", memory=900, exact=200)
     assert world.check() == {}
+
+
+def test_who_has_not_stirred_is_looked_at_again_only_when_the_limits_are_others(world):
+    world.bot("a/a", memory=400, threads=40)
+    assert world.check() == {}
+    assert world.sampler.stirred == set()
+    assert world.check(replace(LIMITS, max_processes_per_bot=39)) == {"a/a": "processes"}
+
+
+def test_who_is_only_starting_is_looked_at_when_it_runs(world):
+    world.bot("a/a", memory=600)
+    bot = world.fleet.bots["a/a"]
+    world.fleet.set_state(bot, replace(bot.state, phase="starting"))
+    assert world.check() == {}
+    world.fleet.set_state(bot, replace(bot.state, phase="running"))
+    assert world.check() == {"a/a": "memory"}
 
 
 def test_without_a_limit_of_processes_none_are_too_many(world):
