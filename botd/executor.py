@@ -242,7 +242,7 @@ class Executor:
                 return SpawnRefused(message["gen"], message["text"], message.get("spent", 0))
             case "exited":
                 return self._exited(message)
-            case "forgotten" | "pong":
+            case "forgotten" | "pong" | "rotated":
                 return None
             case _:
                 log.warning("the keeper said: %s", message.get("text", message["op"]))

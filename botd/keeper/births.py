@@ -92,7 +92,7 @@ def deliver(
     """
     crash_point("start-forked")
     life.pid, life.pidfd, life.error_fd = gate.pid, gate.pidfd, gate.error
-    folder, max_bytes, keep = start.log
+    folder, limits = start.log
     step = "identify"
     try:
         life.facts = {
@@ -104,7 +104,7 @@ def deliver(
             "out": os.fstat(gate.out).st_ino,
             "err": os.fstat(gate.err).st_ino,
             "lock": start.lock,
-            "log": {"dir": folder, "max_bytes": max_bytes, "keep": keep},
+            "log": {"dir": folder, **limits.facts()},
         }
         if life.cage and life.cage.fence:
             life.facts["folders"] = life.cage.fence.folders
@@ -115,7 +115,7 @@ def deliver(
         step = "logs"
         output.check(folder)
         for name, fd in (("out", gate.out), ("err", gate.err)):
-            life.sources.append(output.attach(fd, folder, name, max_bytes, keep))
+            life.sources.append(output.attach(life.id, fd, folder, name, limits))
         step = "journal"
         crash_point("start-identified")
         journal.write("START", life.id, life.gen, boot=boot, **life.facts)

@@ -186,8 +186,8 @@ class Dispatch:
         life = self._lives.current(life_id)
         if life is not None:
             folder = life.facts["log"]["dir"]
-            life.facts["log"] = {"dir": folder, "max_bytes": limits[0], "keep": limits[1]}
-            self._output.limits(folder, *limits)
+            life.facts["log"] = {"dir": folder, **limits.facts()}
+            self._output.limit(folder, limits)
 
     def _limits(self, peer: Peer, message: Message) -> None:
         limits = bounds_of(message)

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
     from botd.keeper.keeper_log import Log
 
-_SIGPIPE = 13
+_SIGPIPE, _SIGXFSZ = 13, 25
 _DUMPED = 500
 """Lives that a dump names: its log is small, and keeps two of its files."""
 
@@ -48,6 +48,7 @@ class Keeper:
         run = os.path.join(home, "run")
         lean.default_signals()
         lean.ignore(_SIGPIPE)
+        lean.ignore(_SIGXFSZ)  # a file at its limit is an error of write, not an end
         subreaper()
         Inherited.oom_score_adj = oom.protect_keeper()
         proc.Switches.pidfd_info = "pidfd_info" not in without and proc.probe_pidfd_info()
@@ -70,9 +71,9 @@ class Keeper:
         if journal.damaged:
             log(f"{journal.damaged} damaged lines of the journal were skipped")
         self._in_journal = len(journal.open)
-        output, remains = Output(loop, log), Remains(lives, log)
         self._socket = os.path.join(run, "keeper.sock")
         self._door = door = Door(loop, reserve, log)
+        output, remains = Output(loop, log, door.note), Remains(lives, log)
         self._respawner = respawner = Respawner(
             loop,
             os.path.join(run, "botd.log"),

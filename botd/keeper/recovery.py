@@ -172,11 +172,11 @@ class Recovery:
         life.running = True
         life.pidfd = pidfd
         life.cage = self._cages.former(record, life.marks)
-        folder, max_bytes, keep = log_of(record["log"])
+        folder, limits = log_of(record["log"])
         try:
             for name in list(pipes):
                 os.set_blocking(pipes[name], False)
-                source = self._output.attach(pipes[name], folder, name, max_bytes, keep)
+                source = self._output.attach(life.id, pipes[name], folder, name, limits)
                 life.sources.append(source)
                 del pipes[name]
                 source.sink.mend()

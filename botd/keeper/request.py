@@ -6,6 +6,7 @@ import os
 
 from botd.keeper import limits
 from botd.keeper.launch import Command
+from botd.keeper.logs import Limits
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -22,7 +23,7 @@ class Invalid(ValueError):
 
 
 class Start:
-    """A START that passed every check. `log` is (folder, max_bytes, keep), `lock` an absolute path."""
+    """A START that passed every check. `log` is (folder, limits), `lock` an absolute path."""
 
     __slots__ = ("amended", "command", "gen", "id", "limits", "lock", "log")
 
@@ -100,18 +101,18 @@ def seconds_of(message: Message, name: str) -> float:
     return float(value)
 
 
-def log_of(log: object) -> tuple[str, int, int]:
+def log_of(log: object) -> tuple[str, Limits]:
     if not isinstance(log, dict):
         raise Invalid("log: an object with dir, max_bytes and keep is needed")
-    return _path(log, "dir"), *limits_of(log)
+    return _path(log, "dir"), limits_of(log)
 
 
-def limits_of(message: Message) -> tuple[int, int]:
-    """(max_bytes, keep) of a message."""
+def limits_of(message: Message) -> Limits:
+    """When log files rotate: max_bytes, keep and (if it is there) max_age_s of a message."""
     max_bytes, keep = _number(message, "max_bytes", 1, 2**53), _number(message, "keep", 0, 1000)
     if max_bytes is None or keep is None:
         raise Invalid("max_bytes and keep: numbers are needed")
-    return max_bytes, keep
+    return Limits(max_bytes, keep, seconds_of(message, "max_age_s") if message.get("max_age_s") is not None else 0.0)
 
 
 def _number(message: Message, name: str, low: int, high: int) -> int | None:

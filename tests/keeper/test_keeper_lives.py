@@ -42,7 +42,7 @@ def test_exit_status_is_exact(each_house, script, code, number):
         ({"argv": ["/"]}, "exec", "Permission denied"),
         ({"cwd": "/nowhere/at/all"}, "chdir", "No such file"),
         ({"lock": "/nowhere/lock"}, "lock", "No such file"),
-        ({"log": {"dir": "/proc/self/nothing", "max_bytes": 1, "keep": 1}}, "logs", "No such file"),
+        ({"log": {"dir": "/proc/1/nothing", "max_bytes": 1, "keep": 1}}, "logs", "No such file"),
     ],
 )
 def test_a_failing_step_is_named(house, change, step, errno_words):

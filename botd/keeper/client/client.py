@@ -93,7 +93,8 @@ class KeeperClient:
         return await self.connect_or_start()
 
     def start(self, spec: Message) -> None:
-        """Start one generation. `spec`: id, gen, argv, env, cwd, uid, gid, lock, log {dir, max_bytes, keep}, nofile.
+        """Start one generation. `spec`: id, gen, argv, env, cwd, uid, gid, lock, log {dir, max_bytes, keep,
+        max_age_s}, nofile.
 
         uid and gid are None for botd's own user, nofile (descriptors) None for what botd was started with.
         `limits`, where it is there: {memory, swap: bytes, pids: count, cpu: cores}, None for no limit.
@@ -114,9 +115,9 @@ class KeeperClient:
         self._send({"op": "ack", "id": life_id, "gen": gen})
         release(self.held, (life_id, gen))
 
-    def logs(self, life_id: str, max_bytes: int, keep: int) -> None:
-        """Change when the log files of a bot rotate and how many rotated ones stay."""
-        self._send({"op": "logs", "id": life_id, "max_bytes": max_bytes, "keep": keep})
+    def logs(self, life_id: str, max_bytes: int, keep: int, max_age_s: float = 0.0) -> None:
+        """Change when the log files of a bot rotate (bytes; age of the first byte, 0: any) and how many stay."""
+        self._send({"op": "logs", "id": life_id, "max_bytes": max_bytes, "keep": keep, "max_age_s": max_age_s})
 
     def limits(self, life_id: str, gen: int, limits: Message) -> None:
         """Change what a live life may use: {memory, swap, pids, cpu}, as `start` has it. Answered by errors only."""
