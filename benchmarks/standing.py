@@ -13,9 +13,13 @@ from benchmarks.figures import Figure
 from benchmarks.house import House
 from benchmarks.lives import BAR_AT
 from benchmarks.machine import BUSY_PERCENT, BusyMeter
+from benchmarks.rpc import Rpc
 
 IDLE_BAR_S, MEMORY_BAR_MB, LIST_BAR_MS, STATUS_BAR_MS = 0.15, 40.0, 60.0, 30.0
-_FLOOD_ID = "u0/flood"
+FLOOD_BAR_CPU_S = 1.0
+_FLOOD_ID, _NEIGHBOUR_ID = "u0/flood", "u1/neighbour"
+_KILLS, _BETWEEN_KILLS_S = 8, 0.05
+"""Fewer than make a bot be given up."""
 
 
 def idle(house: House, n: int, seconds: float) -> Figure:
@@ -84,6 +88,7 @@ def flood(house: House, seconds: float) -> list[Figure]:
     """A bot that writes 200-byte lines as fast as they are taken: how many go through, and what that costs."""
     spliced, catted = floors.splice(seconds), floors.cat(seconds)
     with house.rpc() as rpc:
+        alone = _back_ms(house, rpc)
         pid = house.one_bot(rpc, _FLOOD_ID, floors.flooder())
         daemon, keeper = house.daemon()[0], house.keepers()[0]
         sleep(0.5)
@@ -93,6 +98,7 @@ def flood(house: House, seconds: float) -> list[Figure]:
         took = perf_counter() - began
         used = [processes.cpu_s(daemon) - before[0], processes.cpu_s(keeper) - before[1]]
         lines_per_s = (processes.written_bytes(pid) - written) / floors.LINE_BYTES / took
+        beside = _back_ms(house, rpc)
         rpc.call("bots.delete", select={"any": [{"id": _FLOOD_ID}]})
     keeper_s, daemon_s = used[1] / took, used[0] / took
     movers = f"one splice loop, and cat, of the same lines; {os.cpu_count()} cores shared with the writer"
@@ -114,6 +120,35 @@ def flood(house: House, seconds: float) -> list[Figure]:
             floor=spliced.cpu_s / spliced.lines_per_s * 1e7,
             second_floor=catted.cpu_s / catted.lines_per_s * 1e7,
             floors=movers,
+            bar=FLOOD_BAR_CPU_S,
             note=f"during the flood the keeper used {keeper_s:.2f} and botd {daemon_s:.3f} CPU seconds a second",
         ),
+        Figure(
+            "crash to running beside a flood",
+            None,
+            median(beside),
+            "ms",
+            floor=median(alone),
+            floors="the same without the flood",
+            samples=beside,
+        ),
     ]
+
+
+def _back_ms(house: House, rpc: Rpc) -> list[float]:
+    """How long a neighbour of the flood takes from SIGKILL to its `started` event, each of _KILLS times."""
+    pid = house.one_bot(rpc, _NEIGHBOUR_ID, [processes.SLEEP, processes.MARK])
+    took = []
+    with house.rpc() as watcher:
+        watcher.subscribe()
+        started = watcher.events("started")
+        for _ in range(_KILLS):
+            began = perf_counter()
+            processes.kill(pid)
+            while next(started)["id"] != _NEIGHBOUR_ID:
+                pass
+            took.append(1000 * (perf_counter() - began))
+            sleep(_BETWEEN_KILLS_S)
+            pid = rpc.call("bots.status", select={"any": [{"id": _NEIGHBOUR_ID}]})["items"][0]["pid"]
+    rpc.call("bots.delete", select={"any": [{"id": _NEIGHBOUR_ID}]})
+    return took
