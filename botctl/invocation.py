@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import time
 
 from botctl.client import READ_PATIENCE_S, connect
 from botctl.render.terminal import Terminal
@@ -56,6 +57,24 @@ class Invocation:
         if self._client is None:
             self._client = connect(self.paths, autostart=self.autostart and autostart)
         return self._client
+
+    def reconnect(self, patience: float, pause: float = 0.05) -> Client:
+        """A new connection to a daemon that went away and comes back within so many seconds; it is not started here.
+
+        Raises BotdError(unavailable) when the time is over, and at once for what waiting does not mend.
+        """
+        self.close()
+        self._client = None
+        deadline = time.monotonic() + patience
+        while True:
+            try:
+                self._client = connect(self.paths, autostart=False)
+                return self._client
+            except BotdError as error:
+                if error.kind != "unavailable" or time.monotonic() + pause > deadline:
+                    raise
+            time.sleep(pause)
+            pause = min(2 * pause, 1.0)
 
     def call(
         self,

@@ -105,6 +105,11 @@ KEYS: tuple[Key, ...] = (
     Key(_SECURITY, "enableAuditLog", "security", ("audit_log",)),
     Key(_OUTPUT, "maxLogSize", "output", ("max_bytes",), "MiB"),
     Key(_OUTPUT, "keepLogs", "output", ("keep",)),
+    Key(_OUTPUT, "compress", "output", ("compress",)),
+    Key(_OUTPUT, "rotateAfter", "output", ("rotate_after_s",), "ms"),
+    Key(_OUTPUT, "maxAge", "output", ("max_age_s",), "ms"),
+    Key(_OUTPUT, "maxPerBot", "output", ("max_bytes_per_bot",), "MiB"),
+    Key(_OUTPUT, "maxPerUser", "output", ("max_bytes_per_user",), "MiB"),
 )
 
 

@@ -120,7 +120,7 @@ class StorageOptimization(Block):
         applies=RESERVED, low=0, high=YEAR,
     )  # fmt: skip
     max_file_age: int = _ms(
-        DAY, "age from which an orphaned file or an old log may be removed", applies=AT_ONCE, low=60_000, high=10 * YEAR
+        DAY, "age from which an orphaned file may be removed", applies=AT_ONCE, low=60_000, high=10 * YEAR
     )
 
 
@@ -186,6 +186,27 @@ class OutputBlock(Block):
         10, "size at which a bot's log is rotated, at a newline", applies=AT_ONCE, unit="MiB", ge=1, le=102_400
     )
     keep_logs: int = _key(5, "rotated logs kept beside the current one", applies=AT_ONCE, ge=0, le=1000)
+    compress: bool = _key(True, "compress rotated logs, all but the newest", applies=AT_ONCE)
+    rotate_after: int | None = _key(
+        None,
+        "age at which a log is rotated although it is small; null: by size only",
+        applies=AT_ONCE, unit="ms", ge=60_000, le=10 * YEAR,
+    )  # fmt: skip
+    max_age: int | None = _key(
+        None,
+        "age at which a rotated log is removed; null: none is for its age",
+        applies=AT_ONCE, unit="ms", ge=60_000, le=10 * YEAR,
+    )  # fmt: skip
+    max_per_bot: int | None = _key(
+        None,
+        "logs of one bot on disk, above which its oldest rotated ones are removed; null: no limit",
+        applies=AT_ONCE, unit="MiB", ge=1, le=1_073_741_824,
+    )  # fmt: skip
+    max_per_user: int | None = _key(
+        None,
+        "logs of all bots of one user on disk, above which the oldest rotated ones are removed; null: no limit",
+        applies=AT_ONCE, unit="MiB", ge=1, le=1_073_741_824,
+    )  # fmt: skip
 
 
 class BotConfig(Block):

@@ -8,9 +8,11 @@ from botctl import wire
 from botctl.moments import moment
 from botctl.options import Command, Option
 from botctl.render.documents import items_of, printed
-from botctl.render.logs import Prefixes, line_of
+from botctl.render.logs import Prefixes, show_line
+from botctl.render.terminal import clean
+from botctl.render.units import plural
 from botctl.selection import ALL, SELECTORS, choose
-from botd.contract.errors import invalid
+from botd.contract.errors import BotdError, invalid
 from botd.contract.selector import is_glob
 from botd.contract.vocabulary import Exit
 
@@ -23,6 +25,8 @@ if TYPE_CHECKING:
     from botd.contract.selector import Selection
 
 LINES = 100
+PATIENCE_S = 30.0
+"""How long -f waits for a botd that went away: its keeper brings it back, or an upgrade puts another in its place."""
 
 
 def logs(
@@ -54,6 +58,7 @@ def logs(
         "grep": grep,
         "stream": "both" if stdout == stderr else "stdout" if stdout else "stderr",
         "follow": follow,
+        "resumable": follow,
     }
     # Lines written between the answer and its printing arrive as notifications and must wait for it.
     early: list[tuple[str, dict[str, Any]]] = []
@@ -67,8 +72,13 @@ def logs(
             show(item)
     if result.get("truncated"):
         invocation.note("there are more lines than these; narrow it with -n, --since or --grep")
+    for note in result.get("notes") or ():
+        invocation.warn(f"botctl: {clean(str(note))}")
     if follow:
-        _follow(invocation, show or (lambda item: invocation.out.line(wire.encode(item))), early)
+        follower = _Follower(
+            invocation, params, result, show or (lambda item: invocation.out.line(wire.encode(item))), early
+        )
+        follower.run()
     return Exit.OK
 
 
@@ -89,7 +99,7 @@ def _printer(
 
     def show(item: dict[str, Any]) -> None:
         prefix = prefixes.of(str(item.get("id"))) if prefixes else ""
-        invocation.out.line(line_of(invocation.out, item, timestamps=timestamps, prefix=prefix))
+        show_line(invocation.out, item, timestamps=timestamps, prefix=prefix)
 
     return show
 
@@ -99,22 +109,101 @@ def _names_one(select: Selection) -> bool:
     return len(clauses) == 1 and "id" in clauses[0] and not is_glob(clauses[0]["id"])
 
 
-def _follow(
-    invocation: Invocation,
-    show: Callable[[dict[str, Any]], None],
-    early: list[tuple[str, dict[str, Any]]],
-) -> None:
-    def notified(method: str, params: dict[str, Any]) -> None:
-        if method == "logs.line":
-            show({key: value for key, value in params.items() if key != "subscription"})
-            invocation.out.flush()
-        elif method == "logs.missed":
-            invocation.warn(f"... {params.get('missed', 'some')} lines were missed: too many to keep up with")
+def _names_bots(select: Selection) -> bool:
+    """Whether it names bots one by one, so that no others can come."""
+    clauses = select.get("any", [])
+    return bool(clauses) and all(set(clause) == {"id"} and not is_glob(clause["id"]) for clause in clauses)
 
-    for method, params in early:
-        notified(method, params)
-    invocation.out.flush()
-    invocation.client().follow(notified)
+
+class _Ended(Exception):
+    """Every bot that was named is gone."""
+
+
+class _Follower:
+    """Shows what comes, and goes on after a restart of botd where it was: each line tells the place behind it."""
+
+    def __init__(
+        self,
+        invocation: Invocation,
+        params: dict[str, Any],
+        result: dict[str, Any],
+        show: Callable[[dict[str, Any]], None],
+        early: list[tuple[str, dict[str, Any]]],
+    ) -> None:
+        self._invocation = invocation
+        self._params = params
+        self._show = show
+        self._early = early
+        self._places = _places(result.get("positions"))
+
+    def run(self) -> None:
+        """Until every bot that was named is deleted. Raises BotdError when botd goes and does not come back."""
+        try:
+            while True:
+                early, self._early = self._early, []
+                for method, params in early:
+                    self._notified(method, params)
+                self._invocation.out.flush()
+                try:
+                    self._invocation.client().follow(self._notified)
+                except BotdError as error:
+                    if error.kind != "unavailable" or self._places is None:
+                        raise
+                    self._resume()
+        except _Ended:
+            return
+
+    def _resume(self) -> None:
+        self._invocation.note("the connection to botd was lost; waiting for it")
+        deadline = time.monotonic() + PATIENCE_S
+        while True:
+            self._invocation.reconnect(max(0.0, deadline - time.monotonic()))
+            # Bots without a line yet are known as well: they go on from their beginning.
+            params = {**self._params, "resume": self._places}
+            try:
+                result = self._invocation.call(
+                    "bots.logs", params, on_notification=lambda *args: self._early.append(args)
+                )
+            except BotdError as error:
+                if error.kind != "unavailable" or time.monotonic() > deadline:
+                    raise
+                self._early.clear()
+                continue
+            self._places = _places(result.get("positions")) or self._places
+            return
+
+    def _notified(self, method: str, params: dict[str, Any]) -> None:
+        invocation = self._invocation
+        id = clean(str(params.get("id", "")))
+        if method == "logs.line":
+            self._show({key: value for key, value in params.items() if key not in ("subscription", "next")})
+            invocation.out.flush()
+            if self._places is not None and "next" in params:
+                self._places.setdefault(str(params.get("id")), {})[str(params.get("stream"))] = params["next"]
+        elif method == "logs.missed":
+            invocation.warn(f"... {_missed(params)} missed{f' of {id}' if id else ''}: too many to keep up with")
+        elif method == "logs.note":
+            invocation.warn(f"botctl: {clean(str(params.get('text', '')))}")
+        elif method == "logs.ended":
+            if self._places is not None:
+                self._places.pop(str(params.get("id")), None)
+            invocation.note(f"{id} was deleted")
+            if not params.get("left") and _names_bots(self._params["select"]):
+                raise _Ended
+
+
+def _missed(params: dict[str, Any]) -> str:
+    number, more = params.get("missed", 0), params.get("more")
+    if not number:
+        return "some lines were"
+    return f"{'more than ' if more else ''}{plural(number, 'line')} {'was' if number == 1 and not more else 'were'}"
+
+
+def _places(given: object) -> dict[str, dict[str, Any]] | None:
+    """Positions by bot and stream; None from a botd that knows no such thing."""
+    if not isinstance(given, dict):
+        return None
+    return {str(id): dict(streams) for id, streams in given.items() if isinstance(streams, dict)}
 
 
 COMMANDS = (

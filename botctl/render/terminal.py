@@ -84,6 +84,17 @@ class Terminal:
         if self.stream is not None:
             self.stream.write(text)
 
+    def write_bytes(self, data: bytes) -> None:
+        """Exactly these bytes, whatever the encoding: only for what is no terminal."""
+        if self.stream is None:
+            return
+        buffer = getattr(self.stream, "buffer", None)
+        if buffer is None:
+            self.stream.write(data.decode("utf-8", "replace"))
+            return
+        self.stream.flush()
+        buffer.write(data)
+
     def line(self, text: str = "") -> None:
         self.write(text + "\n")
 

@@ -70,6 +70,7 @@ _ACTION: dict[str, Schema] = {
     "progress": {**_BOOL, "description": "send a `progress` notification for each bot as it settles"},
 }
 _WHEN: Schema = {"type": ["number", "null"], "description": "seconds since the epoch", "default": None}
+_POSITION: Schema = {"type": "string", "pattern": r"\A[0-9a-f]{1,16}\.[0-9a-f]{1,16}\.[0-9a-f]{1,16}\+?\Z"}
 _APPLY: dict[str, Schema] = {
     "source": {"type": "string", "minLength": 1, "maxLength": 4000, "description": "which manifest this is"},
     "bots": {"type": "array", "maxItems": 10_000, "items": SPEC},
@@ -189,6 +190,18 @@ _TABLE = (
             "grep": {"type": ["string", "null"], "maxLength": 1000, "default": None},
             "stream": {"type": "string", "enum": ["both", "stdout", "stderr"], "default": "both"},
             "follow": _BOOL,
+            "resumable": {**_BOOL, "description": "say positions: in the answer, and with each line as `next`"},
+            "resume": {
+                "type": ["object", "null"],
+                "maxProperties": 200,
+                "default": None,
+                "description": "with `follow`: the positions to go on from, by bot and stream",
+                "additionalProperties": {
+                    "type": "object",
+                    "additionalProperties": False,
+                    "properties": {"stdout": _POSITION, "stderr": _POSITION},
+                },
+            },
         },
         _LIST,
         who="viewer",
@@ -278,6 +291,8 @@ NOTIFICATIONS = {
     "progress": "one bot of a running call has settled: {call, done, total, item}",
     "events.event": "{subscription, event}",
     "events.missed": "{subscription, missed}",
-    "logs.line": "{subscription, id, stream, at, line}",
-    "logs.missed": "{subscription, missed}",
+    "logs.line": "{subscription, id, stream, at, line, raw?, next?}",
+    "logs.missed": "{subscription, id, missed, more}: so many lines were left out, and `more` that nobody could count",
+    "logs.note": "{subscription, id, text}: something that could not be read or followed",
+    "logs.ended": "{subscription, id, left}: the bot was deleted; `left` others are still followed",
 }

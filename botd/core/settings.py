@@ -40,10 +40,19 @@ class RestartPolicy:
 
 @dataclass(frozen=True, slots=True)
 class Output:
-    """How much of a bot's output is kept: `keep` rotated files of `max_bytes` beside the current one."""
+    """How much of a bot's output is kept: `keep` rotated files of `max_bytes` beside the current one.
+
+    None: no such bound. `rotate_after_s`: age of its first byte at which the current file is rotated; `max_age_s`: age
+    of its last byte at which a rotated one is removed; the budgets count all files on disk.
+    """
 
     max_bytes: int = 10 * MIB
     keep: int = 5
+    compress: bool = True
+    rotate_after_s: float | None = None
+    max_age_s: float | None = None
+    max_bytes_per_bot: int | None = None
+    max_bytes_per_user: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

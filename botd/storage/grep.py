@@ -36,7 +36,7 @@ def search(folders: Mapping[str, str], query: Query) -> Tail:
     import subprocess
     from dataclasses import asdict
 
-    from botd.storage.logs import LogLine, Tail
+    from botd.storage.logs import LogLine, Place, Tail
 
     request = json.dumps({"read": dict(folders), "query": asdict(query)})
     try:
@@ -47,10 +47,10 @@ def search(folders: Mapping[str, str], query: Query) -> Tail:
         raise _too_long() from None
     answer = _answer(done.stdout)
     positions = {
-        id: {stream: (inode, offset) for stream, (inode, offset) in position.items()}
+        id: {stream: Place(*place) for stream, place in position.items()}
         for id, position in answer["positions"].items()
     }
-    return Tail([LogLine(*line) for line in answer["lines"]], answer["truncated"], positions)
+    return Tail([LogLine(*line) for line in answer["lines"]], answer["truncated"], positions, answer["notes"])
 
 
 class Filter:
@@ -174,7 +174,7 @@ def _read(request: dict[str, Any]) -> dict[str, Any]:
     query = Query(**request["query"])
     assert query.grep is not None
     tail = scan(request["read"], query, _compile(query.grep).search)
-    return {"lines": tail.lines, "truncated": tail.truncated, "positions": tail.positions}
+    return {"lines": tail.lines, "truncated": tail.truncated, "positions": tail.positions, "notes": tail.notes}
 
 
 def _compile(pattern: str) -> re.Pattern[str]:

@@ -1,11 +1,11 @@
 """The files that the keeper writes for one bot, as a reader finds them, at any instant of a rotation.
 
     out.log.N ... out.log.1   rotated, the newest is .1         out.idx[.N]   their time index
+    out.log.N.gz              the same, compressed (`packed`): the truth where both stand, for it gets its name complete
     out.log                   the current one                   out.log.tail  a copy that nobody needs to read
     out.log.cut-OFFSET        a rotation under way: out.log ends at OFFSET, and this goes on from there
 
-An index is a row of 16-byte records "<dQ": the wall time of a move and the offset at which the bytes moved then
-begin. There is at most one record for each 100 ms. It is an aid: without one, the file's own time has to do.
+An index (`logindex`) is an aid: without one, the file's own time has to do.
 """
 
 from __future__ import annotations
@@ -13,102 +13,68 @@ from __future__ import annotations
 import math
 import os
 import stat
-from collections.abc import Iterator, Sequence
-from struct import Struct
-from typing import Literal
+from collections.abc import Sequence
+from typing import Literal, NamedTuple
+
+from botd.storage.logindex import LAST_TIME, Index, known
+from botd.storage.packed import SUFFIX, Packed, inode_in
 
 Stream = Literal["stdout", "stderr"]
 BASES: dict[Stream, str] = {"stdout": "out", "stderr": "err"}
 
-_RECORD = Struct("<dQ")
-_RECORDS_AT_ONCE = 4096
 _OPEN = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
-_LAST_TIME = 253402300800.0  # the year 10000: nothing can write such a time
 _ATTEMPTS = 5
 
 
-class Index:
-    """The time index of one file; with `fd` -1 an empty one. Closed by its owner."""
-
-    __slots__ = ("count", "fd")
-
-    def __init__(self, fd: int) -> None:
-        self.fd = fd
-        self.count = os.fstat(fd).st_size // _RECORD.size if fd >= 0 else 0
-
-    def record(self, number: int) -> tuple[float, int]:
-        """Time and offset of one record. A damaged one has the time nan."""
-        raw = os.pread(self.fd, _RECORD.size, number * _RECORD.size)
-        if len(raw) < _RECORD.size:
-            return math.nan, 0
-        at, offset = _RECORD.unpack(raw)
-        return (at if 0 <= at < _LAST_TIME else math.nan), offset
-
-    def first_at_or_after(self, at: float) -> int:
-        """The number of the first record that is not before `at`; `count` when there is none."""
-        low, high = 0, self.count
-        while low < high:
-            middle = (low + high) // 2
-            if self.record(middle)[0] < at:
-                low = middle + 1
-            else:
-                high = middle
-        return low
-
-    def last_covering(self, offset: int) -> int:
-        """The number of the last record that begins at or before `offset`; -1 when there is none."""
-        low, high = 0, self.count
-        while low < high:
-            middle = (low + high) // 2
-            if self.record(middle)[1] <= offset:
-                low = middle + 1
-            else:
-                high = middle
-        return low - 1
-
-    def times(self, offsets: Sequence[int], before: float) -> Iterator[float]:
-        """The time of each of these ascending offsets; `before` for those that the first record does not reach."""
-        if not offsets:
-            return
-        number = self.last_covering(offsets[0])
-        at = before if number < 0 else _or(self.record(number)[0], before)
-        coming = self._from(number + 1)
-        pending = next(coming, None)
-        for offset in offsets:
-            while pending is not None and pending[1] <= offset:
-                at = _or(pending[0], at)
-                pending = next(coming, None)
-            yield at
-
-    def _from(self, number: int) -> Iterator[tuple[float, int]]:
-        while number < self.count:
-            raw = os.pread(self.fd, _RECORDS_AT_ONCE * _RECORD.size, number * _RECORD.size)
-            raw = raw[: len(raw) // _RECORD.size * _RECORD.size]
-            if not raw:
-                return
-            for at, offset in _RECORD.iter_unpack(raw):
-                yield (at if 0 <= at < _LAST_TIME else math.nan), offset
-            number += len(raw) // _RECORD.size
-
-
 class LogFile:
-    """One open file of a stream. `size`: where it ends (bytes); `before`: the time of what its index does not reach."""
+    """One open file of a stream. `before`: the time of what its index does not reach; `limit`: where it ends although
+    there is more (bytes); `inode`: the one that it had when it was plain.
+    """
 
-    __slots__ = ("before", "fd", "index", "inode", "limited", "mtime", "size")
+    __slots__ = ("_packed", "_size", "before", "fd", "index", "inode", "limited", "mtime", "name")
 
-    def __init__(self, fd: int, index: Index, size: int | None = None) -> None:
+    def __init__(self, fd: int, name: str, index: Index, limit: int | None = None) -> None:
         st = os.fstat(fd)
         self.fd = fd
+        self.name = name
         self.index = index
-        self.inode = st.st_ino
-        self.mtime = st.st_mtime if 0 <= st.st_mtime < _LAST_TIME else 0.0
-        self.limited = size is not None
-        self.size = st.st_size if size is None else min(size, st.st_size)
+        self.mtime = st.st_mtime if 0 <= st.st_mtime < LAST_TIME else 0.0
+        self.limited = limit is not None
+        self._packed = Packed(fd) if name.endswith(SUFFIX) else None
+        self._size = st.st_size if limit is None else min(limit, st.st_size)
+        self.inode = st.st_ino if self._packed is None else self._packed.inode
         self.before = self.mtime
+
+    @property
+    def size(self) -> int:
+        """Plain bytes in it when it was opened. `Unreadable` for a damaged packed file."""
+        return self._size if self._packed is None else self._packed.size
+
+    @property
+    def began(self) -> float:
+        """The time of its first record, 0 without one: with the inode it tells two files apart."""
+        return known(self.index.record(0)[0], 0.0) if self.index.count else 0.0
+
+    def read(self, length: int, offset: int) -> bytes:
+        """As os.pread. `Unreadable` where a packed file is damaged."""
+        return os.pread(self.fd, length, offset) if self._packed is None else self._packed.read(length, offset)
+
+    def now(self) -> int:
+        """Plain bytes in it now: the current file grows."""
+        return os.fstat(self.fd).st_size if self._packed is None else self._packed.size
+
+    def skippable(self) -> bool:
+        """Whether going forward in it costs little: a packed file has to be unpacked on the way."""
+        return self._packed is None
 
     def shrunk(self) -> bool:
         """A rotation has moved the end of this file into the next one since it was opened."""
-        return os.fstat(self.fd).st_size < self.size
+        return self._packed is None and os.fstat(self.fd).st_size < self._size
+
+    def release(self) -> None:
+        """Give back what reading it has taken of memory."""
+        if self._packed is not None:
+            self._packed.release()
 
     def close(self) -> None:
         os.close(self.fd)
@@ -145,8 +111,81 @@ def inode_of(folder: int, name: str) -> int | None:
 def rotated(names: Sequence[str], name: str) -> list[int]:
     """The numbers of the rotated files of `name` ("out.log") among these names, the oldest (largest) first."""
     start = len(name) + 1
-    numbers = [n[start:] for n in names if n.startswith(name + ".")]
+    numbers = {n[start:].removesuffix(SUFFIX) for n in names if n.startswith(name + ".")}
     return sorted((int(n) for n in numbers if n.isascii() and n.isdigit() and len(n) < 7), reverse=True)
+
+
+class Found(NamedTuple):
+    """A file of a stream: its number (0: the current one) and its name."""
+
+    number: int
+    name: str
+
+
+def find(folder: int, log: str, inode: int, began: float = 0.0) -> Found | None:
+    """Where the file with this inode stands now, packed or plain; None when it is in none of the names.
+
+    An inode is used again once its file is gone, so `began` decides where two claim the same.
+    """
+    names = os.listdir(folder)
+    claims: list[Found] = []
+    for number in (0, *reversed(rotated(names, log))):
+        name = f"{log}.{number}" if number else log
+        packed = name + SUFFIX
+        if number and packed in names:
+            if _packed_inode(folder, packed) == inode:
+                claims.append(Found(number, packed))
+        elif inode_of(folder, name) == inode:
+            claims.append(Found(number, name))
+    if began:
+        times = {claim: _began(folder, log, claim.number) for claim in claims}
+        claims = [claim for claim in claims if times[claim] == began] or [c for c in claims if not times[c]]
+    return claims[0] if claims else None
+
+
+def _began(folder: int, log: str, number: int) -> float:
+    index = log.removesuffix("log") + "idx"
+    fd = open_regular(folder, f"{index}.{number}" if number else index)
+    if fd < 0:
+        return 0.0
+    try:
+        return known(Index(fd).record(0)[0], 0.0)
+    finally:
+        os.close(fd)
+
+
+def _packed_inode(folder: int, name: str) -> int | None:
+    fd = open_regular(folder, name)
+    if fd < 0:
+        return None
+    try:
+        return inode_in(fd) or os.fstat(fd).st_ino
+    finally:
+        os.close(fd)
+
+
+def open_number(folder: int, log: str, number: int, *, limit: int | None = None, index: str = "") -> LogFile | None:
+    """A file of a stream by its number (0: the current one), packed or plain; None when there is none.
+
+    `index` is the name of its index, where that differs in a rotation under way.
+    """
+    name = f"{log}.{number}" if number else log
+    index = index or _index_of(name)
+    # It may be packed between the two looks; it is never unpacked again.
+    for candidate in (name + SUFFIX, name, name + SUFFIX) if number else (name,):
+        fd = open_regular(folder, candidate)
+        if fd >= 0:
+            try:
+                return LogFile(fd, candidate, Index(open_regular(folder, index)), limit)
+            except BaseException:
+                os.close(fd)
+                raise
+    return None
+
+
+def _index_of(name: str) -> str:
+    base, _, rest = name.partition(".log")
+    return f"{base}.idx{rest}"
 
 
 def cut_mark(names: Sequence[str], name: str) -> tuple[str, int] | None:
@@ -165,19 +204,16 @@ def _open_all(folder: int, base: str) -> list[LogFile]:
     mark = cut_mark(names, log)
     # A rotation shifts the indexes before the files.
     ahead = 1 if mark is not None and log in names and idx not in names else 0
-    plan: list[tuple[str, str, int | None]] = [(f"{log}.{n}", f"{idx}.{n + ahead}", None) for n in rotated(names, log)]
-    plan.append((log, f"{idx}.1" if ahead else idx, None if mark is None else mark[1]))
+    files = [open_number(folder, log, n, index=f"{idx}.{n + ahead}") for n in rotated(names, log)]
+    limit = None if mark is None else mark[1]
+    files.append(open_number(folder, log, 0, limit=limit, index=f"{idx}.1" if ahead else idx))
     if mark is not None:
-        plan.append((mark[0], "", None))
-    files: list[LogFile] = []
-    for name, index, size in plan:
-        fd = _open_file(folder, name)
-        if fd >= 0:
-            files.append(LogFile(fd, Index(_open_file(folder, index) if index else -1), size))
-    return files
+        fd = open_regular(folder, mark[0])
+        files.append(LogFile(fd, mark[0], Index(-1)) if fd >= 0 else None)
+    return [file for file in files if file is not None]
 
 
-def _open_file(folder: int, name: str) -> int:
+def open_regular(folder: int, name: str) -> int:
     """A descriptor of a regular file; -1 when there is none (links, pipes and devices are none)."""
     try:
         fd = os.open(name, _OPEN, dir_fd=folder)
@@ -194,10 +230,6 @@ def _inherit(files: list[LogFile]) -> None:
     last = math.nan
     for file in files:
         first = file.index.record(0)[0] if file.index.count else math.nan
-        file.before = _or(last, _or(first, file.mtime))
+        file.before = known(last, known(first, file.mtime))
         if file.index.count:
-            last = _or(file.index.record(file.index.count - 1)[0], last)
-
-
-def _or(at: float, otherwise: float) -> float:
-    return otherwise if math.isnan(at) else at
+            last = known(file.index.record(file.index.count - 1)[0], last)

@@ -6,21 +6,34 @@ Everything here reads files and blocks: call it in a thread.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
 
 from botd.storage.logfiles import BASES, LogFile, Stream, close_all, open_stream
+from botd.storage.loglines import decode, line_start, lines_backwards, next_line
+from botd.storage.packed import Unreadable
 
-LINE_MAX = 64 * 1024
-"""Bytes of a line that are shown; what is longer is cut, with a mark."""
-BLOCK = 64 * 1024
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _ATTEMPTS = 3
 
 Match = Callable[[str], object]
-Position = dict[Stream, tuple[int, int]]
-"""Where reading ended: for each stream the inode of a file and an offset in it. A stream without a file is left out."""
+
+
+class Place(NamedTuple):
+    """A place between two lines: `inode` of a file, the time at which that file `began` (0: unknown), `offset`.
+
+    `inside`: in the middle of a line whose beginning was given out already, because it is too long.
+    """
+
+    inode: int
+    offset: int
+    began: float = 0.0
+    inside: bool = False
+
+
+Position = dict[Stream, Place]
+"""Where reading ended, for each stream that has a file."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +57,10 @@ class Query:
 
 
 class LogLine(NamedTuple):
-    """One line. `at`: seconds since the epoch, exact to a tenth; `inode` and `offset`: the place where it begins."""
+    """One line. `at`: seconds since the epoch, exact to a tenth; `inode` and `offset`: the place where it begins.
+
+    `raw`: its bytes in Base64 where they are no UTF-8; `text` has replacement characters then.
+    """
 
     id: str
     stream: Stream
@@ -52,18 +68,20 @@ class LogLine(NamedTuple):
     text: str
     inode: int
     offset: int
+    raw: str | None = None
 
 
 @dataclass(slots=True)
 class Tail:
     """The lines in the order of time. `truncated`: `limit_bytes` left out older ones that were asked for.
 
-    `positions` says for each bot where to go on (see `follow.Follower`).
+    `positions` says for each bot where to go on (see `follow.Follower`); `notes`: what could not be read, in words.
     """
 
     lines: list[LogLine] = field(default_factory=list)
     truncated: bool = False
     positions: dict[str, Position] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
 
 
 def read(folders: Mapping[str, str], query: Query) -> Tail:
@@ -118,14 +136,16 @@ def _read_bot(id: str, path: str, query: Query, match: Match | None, tail: Tail)
         for stream in query.streams:
             for attempt in range(_ATTEMPTS):
                 files = open_stream(folder, BASES[stream])
+                notes: list[str] = []
                 try:
-                    lines, truncated = _read_stream(id, stream, files, query, match, position)
+                    lines, truncated = _read_stream(id, stream, files, query, match, position, notes)
                     again = any(file.shrunk() for file in files)
                 finally:
                     close_all(files)
                 if not again or attempt == _ATTEMPTS - 1:
                     break
             tail.truncated |= truncated
+            tail.notes += notes
             found += lines
         return found
     finally:
@@ -133,46 +153,41 @@ def _read_bot(id: str, path: str, query: Query, match: Match | None, tail: Tail)
 
 
 def _read_stream(
-    id: str, stream: Stream, files: list[LogFile], query: Query, match: Match | None, position: Position
+    id: str,
+    stream: Stream,
+    files: list[LogFile],
+    query: Query,
+    match: Match | None,
+    position: Position,
+    notes: list[str],
 ) -> tuple[list[tuple[float, LogLine]], bool]:
     """The lines of one stream with the keys to sort them by, and whether `limit_bytes` cut them short."""
     newest_first: list[list[LogLine]] = []
-    left = query.lines
-    room = query.limit_bytes
-    truncated = False
+    take = _Take(query, match)
     for number in range(len(files) - 1, -1, -1):
         file = files[number]
-        end = file.size
-        if number == len(files) - 1:
-            if not query.partial:
-                end = _line_start(file.fd, end)
-            position[stream] = (file.inode, end)
-        if left == 0 or truncated:
+        newest = number == len(files) - 1
+        if take.full and not newest:
             break
-        start, end = _window(file, end, query)
-        offsets: list[int] = []
-        texts: list[str] = []
-        for offset, length, raw in lines_backwards(file.fd, start, end):
-            text = decode(raw, length)
-            if match is not None and not match(text):
-                continue
-            room -= len(text)
-            if room < 0 and texts:
-                truncated = True
-                break
-            offsets.append(offset)
-            texts.append(text)
-            if left is not None:
-                left -= 1
-                if left == 0:
-                    break
-        offsets.reverse()
-        texts.reverse()
-        times = file.index.times(offsets, file.before)
+        found: list[tuple[int, str, str | None]] = []
+        try:
+            end = file.size
+            if newest:
+                end = end if query.partial else line_start(file.read, end)
+                position[stream] = Place(file.inode, end, file.began)
+            if not take.full:
+                take.lines(file, *_window(file, end, query), found)
+        except (Unreadable, OSError) as error:
+            why = error.strerror if isinstance(error, OSError) else error
+            notes.append(f"{id}: {file.name} cannot be read, what is older in it is left out: {why}")
+        finally:
+            file.release()
+        found.reverse()
+        times = file.index.times([offset for offset, _, _ in found], file.before)
         newest_first.append(
             [
-                LogLine(id, stream, at, text, file.inode, offset)
-                for at, text, offset in zip(times, texts, offsets, strict=True)
+                LogLine(id, stream, at, text, file.inode, offset, raw)
+                for at, (offset, text, raw) in zip(times, found, strict=True)
             ]
         )
     ordered: list[tuple[float, LogLine]] = []
@@ -182,7 +197,41 @@ def _read_stream(
         for line in part:
             latest = max(latest, line.at)
             ordered.append((latest, line))
-    return ordered, truncated
+    return ordered, take.truncated
+
+
+class _Take:
+    """How many lines, and how much text, of a stream are still wanted."""
+
+    __slots__ = ("_left", "_match", "_room", "truncated")
+
+    def __init__(self, query: Query, match: Match | None) -> None:
+        self._left = query.lines
+        self._room = query.limit_bytes
+        self._match = match
+        self.truncated = False
+
+    @property
+    def full(self) -> bool:
+        return self._left == 0 or self.truncated
+
+    def lines(self, file: LogFile, start: int, end: int, into: list[tuple[int, str, str | None]]) -> None:
+        """Offset, text and raw bytes of the wanted lines between two offsets, the last one first."""
+        some = False
+        for offset, length, data in lines_backwards(file.read, start, end):
+            text, raw = decode(data, length)
+            if self._match is not None and not self._match(text):
+                continue
+            self._room -= len(text)
+            if self._room < 0 and some:
+                self.truncated = True
+                return
+            some = True
+            into.append((offset, text, raw))
+            if self._left is not None:
+                self._left -= 1
+                if self._left == 0:
+                    return
 
 
 def _window(file: LogFile, end: int, query: Query) -> tuple[int, int]:
@@ -191,7 +240,7 @@ def _window(file: LogFile, end: int, query: Query) -> tuple[int, int]:
     if query.since is not None and file.before < query.since:
         number = file.index.first_at_or_after(query.since)
         if number < file.index.count:
-            start = _next_line(file.fd, file.index.record(number)[1], end)
+            start = next_line(file.read, file.index.record(number)[1], end)
         elif file.index.count or file.mtime < query.since:
             start = end
     if query.until is not None:
@@ -201,67 +250,5 @@ def _window(file: LogFile, end: int, query: Query) -> tuple[int, int]:
         if file.before > query.until:
             end = start
         elif number < file.index.count:
-            end = min(end, _next_line(file.fd, file.index.record(number)[1], end))
+            end = min(end, next_line(file.read, file.index.record(number)[1], end))
     return start, max(start, end)
-
-
-def _next_line(fd: int, offset: int, end: int) -> int:
-    """The first offset from `offset` on at which a line begins; `end` when there is none before it."""
-    if offset <= 0:
-        return 0
-    at = offset - 1
-    while at < end:
-        block = os.pread(fd, min(BLOCK, end - at), at)
-        if not block:
-            break
-        newline = block.find(b"\n")
-        if newline >= 0:
-            return at + newline + 1
-        at += len(block)
-    return end
-
-
-def _line_start(fd: int, end: int) -> int:
-    """Where the unfinished line at `end` begins; `end` itself when the last line is finished."""
-    at = end
-    while at > 0:
-        size = min(BLOCK, at)
-        newline = os.pread(fd, size, at - size).rfind(b"\n")
-        if newline >= 0:
-            return at - size + newline + 1
-        at -= size
-    return 0
-
-
-def lines_backwards(fd: int, start: int, end: int) -> Iterator[tuple[int, int, bytes]]:
-    """The lines between two offsets, the last one first: offset, length, and at most LINE_MAX of its bytes.
-
-    A line that ends at `end` without a newline counts. No more than a block is held, however long a line is.
-    """
-    if end <= start:
-        return
-    stop = end - 1 if os.pread(fd, 1, end - 1) == b"\n" else end
-    at = stop
-    while at > start:
-        size = min(BLOCK, at - start)
-        at -= size
-        block = os.pread(fd, size, at)
-        found = len(block)
-        while (found := block.rfind(b"\n", 0, found)) >= 0:
-            begin = at + found + 1
-            yield begin, stop - begin, _line(fd, begin, stop, block, at)
-            stop = at + found
-    yield start, stop - start, _line(fd, start, stop, b"", start)
-
-
-def _line(fd: int, begin: int, stop: int, block: bytes, block_at: int) -> bytes:
-    if stop <= block_at + len(block):
-        return block[begin - block_at : stop - block_at]
-    return os.pread(fd, min(stop - begin, LINE_MAX), begin)
-
-
-def decode(raw: bytes, length: int) -> str:
-    """Bytes of a line whose whole length is `length` -> text; what is not UTF-8 is replaced."""
-    if length <= LINE_MAX:
-        return raw.removesuffix(b"\r").decode("utf-8", "replace")
-    return f"{raw[:LINE_MAX].decode('utf-8', 'replace')} [cut: {length - LINE_MAX} more bytes]"

@@ -3,33 +3,22 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 from typing import Any
 
 from botd.contract.errors import BotdError
+from botd.contract.selector import check
 from botd.contract.views import listing
-from botd.server.call import Call, Channel
+from botd.server.call import Call
 from botd.server.dispatch import Handler
+from botd.server.following import FOLLOWED_MAX, Following, place_of, token, view
 from botd.storage import logs as files
-from botd.storage.follow import Follower
-from botd.storage.grep import Filter
-from botd.storage.logs import LogLine, Query
-from botd.system.clock import rfc3339
-
-log = logging.getLogger("botd.server")
-
-FOLLOWED_MAX = 200
-"""Bots that one call may follow: each costs descriptors and a watch."""
-
-
-def _view(line: LogLine) -> dict[str, Any]:
-    return {"id": line.id, "stream": line.stream, "at": rfc3339(line.at), "line": line.text}
+from botd.storage.logs import Place, Position, Query
 
 
 async def logs(call: Call) -> dict[str, Any]:
+    """With `resume`: for the bots named there nothing that was, but all that came after their positions."""
     params, services = call.params, call.services
     bots = call.bots()
-    folders = {bot.id: services.paths.bot_logs(bot.id) for bot in bots}
     follow: bool = params["follow"]
     if follow and len(bots) > FOLLOWED_MAX:
         text = f"{len(bots)} bots match, at most {FOLLOWED_MAX} can be followed at once"
@@ -42,66 +31,40 @@ async def logs(call: Call) -> dict[str, Any]:
         stream=params["stream"],
         partial=not follow,
     )
+    resumed = _resumed(params["resume"]) if follow and params["resume"] is not None else None
+    # Whoever is not named in `resume` came while nobody was listening: everything of it is new.
+    known = {} if resumed is None else {bot.id: resumed.get(bot.id, {}) for bot in bots}
+    folders = {bot.id: services.paths.bot_logs(bot.id) for bot in bots if bot.id not in known}
     tail = await asyncio.to_thread(files.read, folders, query)
-    number = await _follow(call, folders, query, tail.positions) if follow else None
-    return listing([_view(line) for line in tail.lines], truncated=tail.truncated, subscription=number)
+    positions = {**tail.positions, **known}
+    number = None
+    if follow:
+        following = Following(call, query, check(params["select"]), resumable=params["resumable"])
+        await following.begin(positions)
+        number = following.number
+    answer = listing(
+        [view(line) for line in tail.lines], truncated=tail.truncated, notes=tail.notes, subscription=number
+    )
+    if params["resumable"]:
+        answer["positions"] = {id: _tokens(position) for id, position in positions.items()}
+    return answer
 
 
-class _Shared:
-    """One process that searches, for all the streams of a call: it takes one batch at a time."""
-
-    def __init__(self, process: Filter) -> None:
-        self.filter = process
-        self._turn = asyncio.Lock()
-
-    async def keep(self, lines: list[LogLine]) -> list[LogLine]:
-        async with self._turn:
-            return await self.filter.keep(lines)
-
-
-async def _follow(call: Call, folders: dict[str, str], query: Query, positions: dict[str, files.Position]) -> int:
-    """One task a bot, ended with the connection."""
-    chosen = _Shared(await Filter.start(query.grep)) if query.grep is not None else None
-    tasks: set[asyncio.Task[None]] = set()
-
-    def end() -> None:
-        for task in tasks:
-            task.cancel()
-
-    number = call.channel.on_close(end)
-    for bot_id, folder in folders.items():
-        follower = Follower(bot_id, folder, positions.get(bot_id), query.streams)
-        task = asyncio.get_running_loop().create_task(_stream(call.channel, number, follower, chosen))
-        tasks.add(task)
-        task.add_done_callback(tasks.discard)
-    if chosen is not None:
-        waiter = asyncio.get_running_loop().create_task(_close_after(chosen, tuple(tasks)))
-        tasks.add(waiter)
-    return number
+def _resumed(given: dict[str, dict[str, str]]) -> dict[str, Position]:
+    out: dict[str, Position] = {}
+    for bot_id, streams in given.items():
+        out[bot_id] = position = {}
+        for stream, text in streams.items():
+            place = place_of(text)
+            if stream == "stdout":
+                position["stdout"] = place
+            else:
+                position["stderr"] = place
+    return out
 
 
-async def _stream(channel: Channel, number: int, follower: Follower, chosen: _Shared | None) -> None:
-    try:
-        while (lines := await follower.read()) is not None:
-            if chosen is not None:
-                lines = await chosen.keep(lines)
-            for line in lines:
-                while not channel.notify("logs.line", {"subscription": number, **_view(line)}):
-                    # The files are the buffer: a slow reader is waited for here, not fed from memory.
-                    await channel.room()
-            if follower.missed and channel.notify("logs.missed", {"subscription": number, "missed": follower.missed}):
-                follower.missed = 0
-    except BotdError as error:
-        channel.notify("logs.missed", {"subscription": number, "missed": 0, "reason": error.message})
-    finally:
-        follower.close()
-
-
-async def _close_after(chosen: _Shared, tasks: tuple[asyncio.Task[None], ...]) -> None:
-    try:
-        await asyncio.gather(*tasks, return_exceptions=True)
-    finally:
-        await chosen.filter.close()
+def _tokens(position: dict[Any, Place]) -> dict[str, str]:
+    return {stream: token(place) for stream, place in position.items()}
 
 
 HANDLERS: dict[str, Handler] = {"bots.logs": logs}
