@@ -29,6 +29,7 @@ from botd.keeper import oom
 from botd.keeper.client import KeeperBusy, KeeperClient, KeeperError
 from botd.keeper.life import exit_words
 from botd.keeper.watchdog import figures
+from botd.logkeep import LogKeep
 from botd.mending import Mender
 from botd.reload import Configuration
 from botd.server.dispatch import Dispatcher
@@ -91,6 +92,7 @@ class Daemon:
         self._store: Store
         self._engine: Engine
         self._executor: Executor
+        self._logkeep: LogKeep
         self._monitor: Monitor
         self._listener: Listener
 
@@ -127,6 +129,13 @@ class Daemon:
             settings=settings,
             may_start=self._may_start,
         )
+        self._logkeep = LogKeep(
+            fleet=self._fleet,
+            clock=self._clock,
+            paths=self.paths,
+            settings=lambda: self._engine.settings,
+            note=self._engine.note,
+        )
         self._executor = Executor(
             fleet=self._fleet,
             store=self._store,
@@ -136,6 +145,7 @@ class Daemon:
             environ=self._environ,
             settings=lambda: self._engine.settings,
             report=self._engine.happened,
+            rotated=self._logkeep.rotated,
         )
         self._monitor = Monitor(
             fleet=self._fleet,
@@ -186,6 +196,7 @@ class Daemon:
         dump.install(self._describe)
         self._spawn_task(upkeep.run())
         self._spawn_task(self._mender.run())
+        self._spawn_task(self._logkeep.run())
         text = f"botd {__version__} started (pid {os.getpid()}) with {len(self._fleet)} bots"
         if self._brought_back:
             hello = self._keeper.hello
@@ -226,6 +237,7 @@ class Daemon:
             executor=self._executor,
             mechanisms=self._mechanisms,
             hello=lambda: self._keeper.hello,
+            logs_removed=self._logkeep.removed,
             warnings=self._warnings,
             database=self._mender.view,
             repair=self._mender.repair,
@@ -347,6 +359,7 @@ class Daemon:
             self._monitor.settings_changed()
         if after.output != before.output:
             self._executor.output_changed()
+            self._logkeep.settings_changed()
         if after.limits != before.limits:
             self._executor.limits_changed()
         changed = changes(before, after)

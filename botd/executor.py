@@ -39,7 +39,9 @@ class Stray(NamedTuple):
 
 
 class Executor:
-    """`report` takes events back to the engine. Nothing here decides anything about a bot."""
+    """`report` takes events back to the engine; `rotated` hears of bots whose output was rotated. Nothing here decides
+    anything about a bot.
+    """
 
     def __init__(
         self,
@@ -52,6 +54,7 @@ class Executor:
         environ: Mapping[str, str],
         settings: Callable[[], Settings],
         report: Callable[[list[tuple[str, Event]]], None],
+        rotated: Callable[[str], None] = lambda bot_id: None,
     ) -> None:
         self._fleet = fleet
         self._store = store
@@ -61,6 +64,7 @@ class Executor:
         self._environ = environ
         self._settings = settings
         self._report = report
+        self._rotated = rotated
         self._prepared: set[str] = set()
         self._removals: set[asyncio.Task[None]] = set()
         self.strays: list[Stray] = []
@@ -136,7 +140,12 @@ class Executor:
                 "uid": None,
                 "gid": None,
                 "lock": self._paths.bot_lock(bot.id),
-                "log": {"dir": self._paths.bot_logs(bot.id), "max_bytes": output.max_bytes, "keep": output.keep},
+                "log": {
+                    "dir": self._paths.bot_logs(bot.id),
+                    "max_bytes": output.max_bytes,
+                    "keep": output.keep,
+                    "max_age_s": output.rotate_after_s,
+                },
                 "nofile": None,
                 "stdin": None,
                 "limits": caps.caps_of(spec, self._settings().limits).to_keeper(),
@@ -187,7 +196,7 @@ class Executor:
         for bot in self._fleet:
             if bot.state.pid is not None:
                 try:
-                    self._keeper.logs(bot.id, output.max_bytes, output.keep)
+                    self._keeper.logs(bot.id, output.max_bytes, output.keep, output.rotate_after_s)
                 except KeeperError:
                     return
 
@@ -243,6 +252,9 @@ class Executor:
             case "exited":
                 return self._exited(message)
             case "forgotten" | "pong" | "rotated":
+                return None
+            case "rotated":
+                self._rotated(message["id"])
                 return None
             case _:
                 log.warning("the keeper said: %s", message.get("text", message["op"]))

@@ -63,7 +63,7 @@ def _row(out: Terminal, item: dict[str, Any]) -> list[Cell]:
         percent(item.get("cpu_percent")),
         _of(size, storage, storage_limit),
         _bar(out, storage, storage_limit),
-        size(item.get("log_bytes")),
+        _of(size, item.get("log_bytes"), item.get("log_limit_bytes")),
     ]
 
 

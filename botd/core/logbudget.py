@@ -14,7 +14,8 @@ from botd.core.settings import Output
 
 class File(NamedTuple):
     """One log file with its index. `number`: 0 is the current one with all that is not rotated; `bytes` on disk;
-    `written_at`: when the last byte came into it, seconds since the epoch; `inode` tells it from a later one.
+    `written_at`: when the last byte came into it, seconds since the epoch; `inode` tells it from a later one; `packed`:
+    it is compressed already.
     """
 
     bot: str
@@ -23,6 +24,7 @@ class File(NamedTuple):
     bytes: int
     written_at: float
     inode: int = 0
+    packed: bool = False
 
 
 class Removal(NamedTuple):

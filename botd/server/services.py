@@ -96,6 +96,8 @@ class Services:
     """By what each limit holds, see `core.mechanisms`."""
     hello: Callable[[], Mapping[str, Any]]
     """What the keeper said of itself when it was met."""
+    logs_removed: Mapping[str, tuple[int, int]] = field(default_factory=dict)
+    """By user: files and bytes of logs that budgets and age have taken since botd started."""
     warnings: Callable[[], list[dict[str, str]]] = field(default=list)
 
     @property

@@ -8,7 +8,7 @@ from typing import Any
 
 from botd.contract.errors import BotdError
 from botd.contract.paths import Paths
-from botd.storage import folders, probing, tree
+from botd.storage import folders, logsizes, probing, tree
 from botd.storage.leftovers import Item, plan
 
 __all__ = ["Item", "apply", "plan", "view"]
@@ -70,10 +70,25 @@ def _remove(home: int, item: Item, exists: Callable[[str], bool]) -> dict[str, A
         return {"action": "removed", "bytes": done.bytes}
     folder = tree.descend(home, parts[:-1])
     try:
-        _unlink(folder, parts[-1], item, exists)
+        if item.kind == "rotated log":
+            _unlink_log(folder, parts[-1], item)
+        else:
+            _unlink(folder, parts[-1], item, exists)
     finally:
         os.close(folder)
     return {"action": "removed"}
+
+
+def _unlink_log(folder: int, name: str, item: Item) -> None:
+    """Under the lock of its folder: its name may be that of a newer file by now."""
+    try:
+        with logsizes.locked(folder):
+            st = os.stat(name, dir_fd=folder, follow_symlinks=False)
+            if (st.st_dev, st.st_ino) != item.identity:
+                raise BotdError("conflict", "it was rotated meanwhile")
+            os.unlink(name, dir_fd=folder)
+    except logsizes.Busy:
+        raise BotdError("conflict", "a rotation is under way in its folder; the next clean-up sees to it") from None
 
 
 def _unlink(folder: int, name: str, item: Item, exists: Callable[[str], bool]) -> None:

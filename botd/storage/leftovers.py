@@ -26,7 +26,7 @@ RUN_GRACE_S = 60.0
 """A half-written file in run/ that is older than this has no writer any more."""
 
 _is_id = re.compile(ID_PATTERN).match
-_is_rotated = re.compile(r"\A(?:out|err)\.(?:log|idx)\.([1-9][0-9]{0,5})\Z").match
+_is_rotated = re.compile(r"\A(out|err)\.(log|idx)\.([1-9][0-9]{0,5})(?:\.gz)?\Z").match
 _TEMPORARY = (".tmp", ".new")
 
 
@@ -59,11 +59,13 @@ def plan(
     cleaning: Cleaning,
     *,
     keep_logs: int | None = None,
+    max_log_age_s: float | None = None,
 ) -> list[Item]:
     """What a clean-up would remove and what it would keep although it looks left over. Changes nothing; blocks.
 
     `known`: the ids of all bots; `live`: those with a process; `now`: seconds since the epoch; `keep_logs`: how many
-    rotated logs of a bot stay (None: all). BotdError(unavailable) when the home cannot be read.
+    rotated logs of a bot stay (None: all), `max_log_age_s`: for how long after they were written (None: for ever).
+    BotdError(unavailable) when the home cannot be read.
     """
     try:
         home = tree.open_directory(paths.home)
@@ -73,7 +75,7 @@ def plan(
         look = _Look(paths, home, frozenset(known) | frozenset(live), now, cleaning)
         items = [*look.run_files(), *look.locks(), *look.orphans(), *look.trash()]
         if keep_logs is not None:
-            items += look.rotated_logs(keep_logs)
+            items += look.rotated_logs(keep_logs, max_log_age_s)
         return items
     finally:
         os.close(home)
@@ -173,16 +175,30 @@ class _Look:
         reason = f"left by a removal that was cut short {_ago(age)}"
         return Item(path, "trash", size, reason, True, identity=(st.st_dev, st.st_ino))
 
-    def rotated_logs(self, keep: int) -> Iterator[Item]:
-        """Rotated files of existing bots beyond the number that is kept (it was lowered)."""
+    def rotated_logs(self, keep: int, max_age_s: float | None) -> Iterator[Item]:
+        """Rotated files of existing bots beyond the number that is kept (it was lowered), or too old."""
         for id in sorted(self._known):
             user, _, bot = id.partition("/")
             with _Folder(self._home, ("logs", user, bot)) as folder:
-                for name, st in folder.entries():
-                    match = _is_rotated(name)
-                    if match and int(match[1]) > keep and stat.S_ISREG(st.st_mode):
+                files = {name: (match, st) for name, st in folder.entries() if (match := _is_rotated(name))}
+                logs = [(m[1], int(m[3]), st.st_mtime) for m, st in files.values() if m[2] == "log"]
+                newest: dict[tuple[str, int], float] = {}
+                """Of each file and the older ones behind it, so that no false time makes a gap. Indexes follow."""
+                latest = {"out": 0.0, "err": 0.0}
+                for stream, number, at in sorted(logs, key=lambda entry: -entry[1]):
+                    newest[stream, number] = latest[stream] = max(latest[stream], at)
+                for name, (match, st) in files.items():
+                    if not stat.S_ISREG(st.st_mode):
+                        continue
+                    number = int(match[3])
+                    age = self._now - newest.get((match[1], number), self._now)
+                    if number > keep:
                         reason = f"of the rotated logs the newest {keep} are kept"
-                        yield _item(f"logs/{id}/{name}", "rotated log", st, reason, True, id)
+                    elif max_age_s is not None and age > max_age_s:
+                        reason = f"last written {_ago(age)}, kept for {_span(max_age_s)} (output.maxAge)"
+                    else:
+                        continue
+                    yield _item(f"logs/{id}/{name}", "rotated log", st, reason, True, id)
 
 
 class _Folder:

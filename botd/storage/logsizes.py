@@ -69,7 +69,7 @@ def _look(folder: int, id: str) -> list[File]:
             packed.add(key)
             if key in files:
                 indexes[key] = indexes.get(key, 0) + files[key].bytes
-        files[key] = File(id, *key, size, st.st_mtime, st.st_ino)
+        files[key] = File(id, *key, size, st.st_mtime, st.st_ino, bool(match[4]))
     for key, size in indexes.items():
         if key in files:
             files[key] = files[key]._replace(bytes=files[key].bytes + size)

@@ -117,6 +117,7 @@ async def cleanup(call: Call) -> dict[str, Any]:
         services.clock.wall(),
         services.settings.cleaning,
         keep_logs=services.settings.output.keep,
+        max_log_age_s=services.settings.output.max_age_s,
     )
     strays = _strays(call)
     if dry:

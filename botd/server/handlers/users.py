@@ -29,6 +29,7 @@ def resources_of(views: Views, call: Call, user: str) -> dict[str, Any]:
     bots = [fleet.bots[bot_id] for bot_id in fleet.of_user.get(user, ())]
     samples = [sample for bot in bots if (sample := views.sample(bot)) is not None]
     logs = folders.usage(f"{paths.logs}/{user}")
+    removed = services.logs_removed.get(user, (0, 0))
     return {
         "user": user,
         "bots": len(bots),
@@ -38,6 +39,8 @@ def resources_of(views: Views, call: Call, user: str) -> dict[str, Any]:
         "memory_limit_bytes": sum(views.caps(bot).memory_bytes for bot in bots),
         "cpu_percent": round(sum(sample.cpu_percent or 0.0 for sample in samples), 1),
         "log_bytes": logs,
+        "log_limit_bytes": services.settings.output.max_bytes_per_user,
+        "logs_removed": {"files": removed[0], "bytes": removed[1]},
         "storage_bytes": folders.usage(f"{paths.bots}/{user}") + logs,
         "storage_limit_bytes": limits.max_storage_per_user_bytes,
     }
