@@ -135,6 +135,7 @@ class Daemon:
             paths=self.paths,
             settings=lambda: self._engine.settings,
             note=self._engine.note,
+            locks=lambda: bool(self._keeper.hello.get("features", {}).get("log_lock")),
         )
         self._executor = Executor(
             fleet=self._fleet,

@@ -196,7 +196,7 @@ class Executor:
         for bot in self._fleet:
             if bot.state.pid is not None:
                 try:
-                    self._keeper.logs(bot.id, output.max_bytes, output.keep, output.rotate_after_s)
+                    self._keeper.logs(bot.id, output.max_bytes, output.keep, output.rotate_after_s or 0.0)
                 except KeeperError:
                     return
 

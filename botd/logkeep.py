@@ -30,6 +30,7 @@ AT_ONCE = 50
 """Folders that are looked at in one go of a thread."""
 TELL_S = 60.0
 """A flood over its budget loses a file a second; its story gets a line a minute."""
+OLD_KEEPER_S = 60.0
 BUSY_S = 2.0
 """When to try a folder again in which a rotation was under way."""
 
@@ -42,7 +43,11 @@ class Removed(NamedTuple):
 
 
 class LogKeep:
-    """`run` does the work; `rotated` and `settings_changed` only say that there is some."""
+    """`run` does the work; `rotated` and `settings_changed` only say that there is some.
+
+    `locks`: whether the keeper takes the lock of a folder that it rotates, and knows compressed files. One of an earlier
+    version, which lives until an upgrade replaces it, does not, and nothing is touched under its hands.
+    """
 
     def __init__(
         self,
@@ -52,12 +57,14 @@ class LogKeep:
         paths: Paths,
         settings: Callable[[], Settings],
         note: Callable[[str | None, str, str], None],
+        locks: Callable[[], bool],
     ) -> None:
         self._fleet = fleet
         self._clock = clock
         self._home = paths.home
         self._settings = settings
         self._note = note
+        self._locks = locks
         self._work = asyncio.Event()
         self._due: dict[str, None] = {}
         self._everything = True
@@ -107,6 +114,10 @@ class LogKeep:
 
     async def _round(self) -> None:
         try:
+            if not self._locks():
+                self._due, self._everything = {}, False
+                self._look_again_at = self._clock.boottime() + OLD_KEEPER_S
+                return
             if self._everything:
                 self._everything = False
                 self._look_again_at = self._clock.boottime() + LOOK_S

@@ -115,8 +115,8 @@ class KeeperClient:
         self._send({"op": "ack", "id": life_id, "gen": gen})
         release(self.held, (life_id, gen))
 
-    def logs(self, life_id: str, max_bytes: int, keep: int, max_age_s: float | None = None) -> None:
-        """Change when the log files of a bot rotate (bytes; age of the first byte, None: any) and how many stay."""
+    def logs(self, life_id: str, max_bytes: int, keep: int, max_age_s: float = 0.0) -> None:
+        """Change when the log files of a bot rotate (bytes; age of the first byte, 0: any) and how many stay."""
         self._send({"op": "logs", "id": life_id, "max_bytes": max_bytes, "keep": keep, "max_age_s": max_age_s})
 
     def limits(self, life_id: str, gen: int, limits: Message) -> None:
