@@ -197,7 +197,7 @@ class Daemon:
         dump.install(self._describe)
         self._spawn_task(upkeep.run())
         self._spawn_task(self._mender.run())
-        self._spawn_task(self._logkeep.run())
+        self._logkeep.start()
         text = f"botd {__version__} started (pid {os.getpid()}) with {len(self._fleet)} bots"
         if self._brought_back:
             hello = self._keeper.hello
@@ -436,6 +436,7 @@ class Daemon:
         await self._listener.close()
         for task in tuple(self._tasks):
             task.cancel()
+        await self._logkeep.close()
         await self._monitor.close()
         await self._executor.drain()
         if self._keeper.connected:

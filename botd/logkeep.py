@@ -43,10 +43,10 @@ class Removed(NamedTuple):
 
 
 class LogKeep:
-    """`run` does the work; `rotated` and `settings_changed` only say that there is some.
+    """From `start` to `close` it does the work; `rotated` and `settings_changed` only say that there is some.
 
-    `locks`: whether the keeper takes the lock of a folder that it rotates, and knows compressed files. One of an earlier
-    version, which lives until an upgrade replaces it, does not, and nothing is touched under its hands.
+    `locks`: whether the keeper takes the lock of a folder that it rotates, and knows compressed files. One of an
+    earlier version, which lives until an upgrade replaces it, does not, and nothing is touched under its hands.
     """
 
     def __init__(
@@ -65,6 +65,7 @@ class LogKeep:
         self._settings = settings
         self._note = note
         self._locks = locks
+        self._task: asyncio.Task[None] | None = None
         self._work = asyncio.Event()
         self._due: dict[str, None] = {}
         self._everything = True
@@ -90,10 +91,20 @@ class LogKeep:
         self._everything = True
         self._work.set()
 
+    def start(self) -> None:
+        """Begin with a look at everything."""
+        self._task = asyncio.get_running_loop().create_task(self._run())
+        self._task.add_done_callback(_ended)
+
+    async def close(self) -> None:
+        """Stop, and back when the process that compresses is gone."""
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+
     # --- the work -------------------------------------------------------------------------------------
 
-    async def run(self) -> None:
-        """Until cancelled."""
+    async def _run(self) -> None:
         compressing = asyncio.get_running_loop().create_task(self._compress())
         try:
             while True:
@@ -209,7 +220,11 @@ class LogKeep:
             finally:
                 self._to_compress.clear()
                 # A process that waits for hours would cost its memory all the time.
-                await compressor.close()
+                closing = asyncio.get_running_loop().create_task(compressor.close())
+                try:
+                    await asyncio.shield(closing)
+                finally:
+                    await closing
 
     async def _compress_one(self, compressor: Compressor, bot_id: str) -> None:
         done = await compressor.compress(bot_id)
@@ -220,6 +235,11 @@ class LogKeep:
             self._count(bot_id, self._sizes.get(bot_id, 0) - done["before"] + done["after"])
         if done["busy"]:
             asyncio.get_running_loop().call_later(BUSY_S, self.rotated, bot_id)
+
+
+def _ended(task: asyncio.Task[None]) -> None:
+    if not task.cancelled() and (error := task.exception()) is not None:
+        log.error("logs are kept no more", exc_info=error)
 
 
 def _is_plain(file: File) -> bool:

@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from typing import Literal, NamedTuple
 
 from botd.storage.logindex import LAST_TIME, Index, known
-from botd.storage.packed import SUFFIX, Packed, inode_in
+from botd.storage.packed import SUFFIX, Packed, inode_of_plain
 
 Stream = Literal["stdout", "stderr"]
 BASES: dict[Stream, str] = {"stdout": "out", "stderr": "err"}
@@ -63,9 +63,20 @@ class LogFile:
         """Plain bytes in it now: the current file grows."""
         return os.fstat(self.fd).st_size if self._packed is None else self._packed.size
 
-    def skippable(self) -> bool:
-        """Whether going forward in it costs little: a packed file has to be unpacked on the way."""
-        return self._packed is None
+    @property
+    def packed(self) -> bool:
+        """Whether it has to be unpacked on the way; such a file is never the current one."""
+        return self._packed is not None
+
+    def number_in(self, folder: int, log: str) -> int | None:
+        """The number that this open file has now, also when it was packed meanwhile; None when it is gone."""
+        if self._packed is None:
+            found = find(folder, log, self.inode)
+            return None if found is None else found.number
+        # While it is open nothing else has its inode.
+        own = os.fstat(self.fd).st_ino
+        numbers = reversed(rotated(os.listdir(folder), log))
+        return next((n for n in numbers if inode_of(folder, f"{log}.{n}{SUFFIX}") == own), None)
 
     def shrunk(self) -> bool:
         """A rotation has moved the end of this file into the next one since it was opened."""
@@ -159,7 +170,7 @@ def _packed_inode(folder: int, name: str) -> int | None:
     if fd < 0:
         return None
     try:
-        return inode_in(fd) or os.fstat(fd).st_ino
+        return inode_of_plain(fd)
     finally:
         os.close(fd)
 

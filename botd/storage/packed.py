@@ -34,6 +34,7 @@ _ROW = Struct("<II")
 _FACTS = Struct("<QQI4s")
 _HEAD = Struct("<4sIBBHccH")
 _EMPTY = b"\x03\x00" + bytes(8)
+_NO_INODE = 1 << 63
 _MEMBER_MAX = CHUNK + CHUNK // 8
 _FEED = 64 << 10
 
@@ -56,8 +57,13 @@ def trailer(rows: list[tuple[int, int]], inode: int) -> bytes:
     return head + data + _EMPTY
 
 
-def inode_in(fd: int) -> int | None:
-    """The inode that the packed file had when it was plain; None when that is not on record."""
+def inode_of_plain(fd: int) -> int:
+    """The inode that a packed file had when it was plain; where that is not on record, a number that no inode is."""
+    recorded = _recorded(fd)
+    return recorded if recorded is not None else os.fstat(fd).st_ino | _NO_INODE
+
+
+def _recorded(fd: int) -> int | None:
     tail = _FACTS.size + len(_EMPTY)
     raw = os.pread(fd, tail, max(0, os.fstat(fd).st_size - tail))
     if len(raw) < tail or not raw.endswith(_MAGIC + _EMPTY):
@@ -80,7 +86,7 @@ class Packed:
         self._cached = b""
         self._at = -1
         self._whole: bytes | None = None
-        self.inode = inode_in(fd) or os.fstat(fd).st_ino
+        self.inode = inode_of_plain(fd)
 
     @property
     def ours(self) -> bool:

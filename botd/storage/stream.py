@@ -88,7 +88,7 @@ class StreamReader:
                 pieces = self._read_file(self._file, final=False)
                 if pieces:
                     return pieces
-                if inode_of(self._folder, self._log) in (self.inode, None):
+                if not self._file.packed and inode_of(self._folder, self._log) in (self.inode, None):
                     if not self._emptied():
                         return []
                     self._offset, self._inside = 0, False
@@ -102,7 +102,7 @@ class StreamReader:
                 why = error.strerror if isinstance(error, OSError) else error
                 self.notes.append(f"{self._file.name} cannot be read, the rest of it is left out: {why}")
                 beyond = 0
-            if not self._advance(beyond):
+            if not self._advance(self._file, beyond):
                 return []
         return []
 
@@ -126,7 +126,7 @@ class StreamReader:
 
     def _read_file(self, file: LogFile, *, final: bool) -> list[Piece]:
         size = file.now()
-        if size - self._offset > LAG_MAX and file.skippable():
+        if size - self._offset > LAG_MAX and not file.packed:
             self._skip(file, size - LAG_KEPT)
         while self._offset < size:
             data = file.read(min(_READ_MAX, size - self._offset), self._offset)
@@ -178,9 +178,8 @@ class StreamReader:
         self.missed += 0 if self._inside else 1
         self._inside = True
 
-    def _advance(self, beyond: int) -> bool:
+    def _advance(self, own: LogFile, beyond: int) -> bool:
         """On to the file that came after this one. Bytes beyond its end (so many) were moved there by the rotation."""
-        own = self.inode
         for _ in range(_ATTEMPTS):
             at = self._place_of(own)
             if at is None:
@@ -219,15 +218,15 @@ class StreamReader:
         self._file, self.inode = file, file.inode
         self._offset, self._inside, self._began = 0, False, 0.0
 
-    def _place_of(self, inode: int) -> int | None:
+    def _place_of(self, own: LogFile) -> int | None:
         """The number of the file; None when it is gone: seen only by two equal looks, for in between a rotation may be
         moving everything.
         """
         before: list[tuple[str, int | None]] = []
         for _ in range(_ATTEMPTS):
-            found = find(self._folder, self._log, inode)
-            if found is not None:
-                return found.number
+            number = own.number_in(self._folder, self._log)
+            if number is not None:
+                return number
             now = [(name, inode_of(self._folder, name)) for name in sorted(os.listdir(self._folder))]
             if now == before:
                 return None

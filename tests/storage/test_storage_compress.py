@@ -65,7 +65,7 @@ def test_all_but_the_newest_rotated_file_are_compressed_and_read_as_before(folde
     st = (folder / "out.log.3.gz").stat()
     assert (st.st_mtime, st.st_mode & 0o777) == (T - 250, 0o600)
     with open(folder / "out.log.3.gz", "rb") as file:
-        assert packed.inode_in(file.fileno()) == inode
+        assert packed.inode_of_plain(file.fileno()) == inode
     assert run(folder)["files"] == 0
 
 

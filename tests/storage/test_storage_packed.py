@@ -10,7 +10,7 @@ import zlib
 import pytest
 
 from botd.storage import packed
-from botd.storage.packed import CHUNK, Packed, Unreadable, inode_in, pack_member, trailer
+from botd.storage.packed import CHUNK, Packed, Unreadable, inode_of_plain, pack_member, trailer
 
 
 def write(path, plain, inode=77):
@@ -81,7 +81,7 @@ def test_what_others_have_packed_is_read_as_far_as_it_goes(opened):
     assert (file.size, file.ours, file.read(500, 900)) == (len(plain), False, plain[900:1400])
     file.release()
     assert file.read(10, 0) == plain[:10]
-    assert file.inode == os.fstat(file._fd).st_ino
+    assert file.inode >= 1 << 63  # nobody's
 
 
 def test_a_bomb_of_somebody_else_costs_next_to_nothing(opened, monkeypatch):
@@ -138,7 +138,7 @@ def test_damage_anywhere_is_noticed_or_harmless(tmp_path, opened):
         file = opened(bytes(damaged))
         try:
             read = file.read(file.size, 0)
-            inode_in(file._fd)
+            inode_of_plain(file._fd)
         except Unreadable:
             noticed += 1
         else:
