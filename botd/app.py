@@ -156,7 +156,7 @@ class Daemon:
             latencies=self._latencies,
             report=self._engine.happened,
             facts=self._facts,
-            watched=self._watched,
+            watched=self._looks,
             memory_percent=self._machine.memory_percent,
             tell=lambda text: self._engine.note(None, "memory", text),
         )
@@ -260,7 +260,7 @@ class Daemon:
         held = self._keeper.held.get((bot.id, bot.state.generation))
         return held.facts if held is not None else {}
 
-    def _watched(self) -> bool:
+    def _looks(self) -> bool:
         """A limit of memory or processes holds only because botd looks."""
         found = self._mechanisms()
         return WATCHED in (found["memory"]["mode"], found["processes"]["mode"])
