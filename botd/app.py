@@ -180,10 +180,12 @@ class Daemon:
             raise BotdError("unavailable", f"no keeper: {error}", hint=f"see {self.paths.run}/keeper.log") from None
         self._mender.believe(self._fleet, states)
         self._engine.happened([(bot_id, Rebooted()) for bot_id in rebooted])
-        self._engine.happened(self._executor.reconcile(states))
         waiting = self._mender.uncertain
         suspended = [bot for bot in self._fleet if _suspended(bot) and bot.id not in waiting]
-        self._engine.happened([(bot.id, StartRequested()) for bot in suspended])
+        # Those on their way down first: what reconciling tells of their ends would else be the end of the wish, too.
+        self._engine.happened([(bot.id, StartRequested()) for bot in suspended if bot.state.phase == "stopping"])
+        self._engine.happened(self._executor.reconcile(states))
+        self._engine.happened([(bot.id, StartRequested()) for bot in suspended if bot.state.phase == "stopped"])
         for bot in self._fleet:
             self._monitor.adopt(bot)
         self._monitor.start()

@@ -8,7 +8,7 @@ import shutil
 import signal
 
 import pytest
-from fleet_house import ALL, FAST, alive, ids, kill, until
+from fleet_house import ALL, FAST, alive, gone, ids, kill, until
 
 
 @pytest.fixture(params=["auto", "tree"])
@@ -152,16 +152,19 @@ def test_stopping_botd_with_its_bots_leaves_no_process_and_the_wanted_come_back(
     assert (bots["alice/unwanted"]["phase"], bots["alice/unwanted"]["desired"]) == ("stopped", "stopped")
 
 
-def test_what_is_wanted_outlives_a_botd_killed_while_it_stops_everything(make_fleet):
+@pytest.mark.parametrize("ended", [False, True], ids=["still-stopping", "ended-meanwhile"])
+def test_what_is_wanted_outlives_a_botd_killed_while_it_stops_everything(make_fleet, ended):
     fleet = make_fleet(foreground=True).up()
-    fleet.create("alice/deaf", "hang", stop_grace_s=2)
-    daemon = fleet.daemon_pid
+    fleet.create("alice/deaf", "hang", stop_grace_s=1 if ended else 5)
+    daemon, bot = fleet.daemon_pid, fleet.pids()["alice/deaf"]
     with fleet.connect() as asking, fleet.connect() as watching:
         watching.rpc("events.subscribe")
         asking.send(b'{"jsonrpc":"2.0","id":1,"method":"daemon.shutdown","params":{"bots":true}}\n')
         fleet.until_phase("alice/deaf", "stopping")
         fleet.hang_up()
         kill(daemon)
+    if ended:
+        gone(bot)
     adopted(fleet)
     assert fleet.bot("alice/deaf")["desired"] == "running"
     assert fleet.wait("running")["items"][0]["ok"]
