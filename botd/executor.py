@@ -251,7 +251,7 @@ class Executor:
                 return SpawnRefused(message["gen"], message["text"], message.get("spent", 0))
             case "exited":
                 return self._exited(message)
-            case "forgotten" | "pong" | "rotated":
+            case "forgotten" | "pong":
                 return None
             case "rotated":
                 self._rotated(message["id"])

@@ -90,7 +90,10 @@ class Sink:
         return self._seek >= 0
 
     def mend(self) -> None:
-        """Finish a rotation that a killed keeper cut short, where that can be done: the bot may never write again."""
+        """Finish a rotation that a killed keeper cut short, where that can be done: the bot may never write again.
+
+        OSError only when descriptors are short.
+        """
         if self._fd >= 0:
             return
         try:
@@ -99,8 +102,12 @@ class Sink:
                 self._complete(folder)
             finally:
                 os.close(folder)
-        except (Busy, OSError):
+        except Busy:
             pass  # the next byte tries again, and readers know such files
+        except OSError as error:
+            if error.errno in (errno.EMFILE, errno.ENFILE):
+                raise
+            # A broken folder is no reason to lose sight of a life; its next byte tries again, and complains.
 
     def open(self) -> None:
         """Open the file (finishing a rotation that was cut short).
@@ -149,11 +156,19 @@ class Sink:
             self.open()
         try:
             now = time()
-            size = self._look(now)
-            room = self.limits.max_bytes - size
-            if room > 0 and not self._is_old(now, size):
+            if not 0 <= now - self._looked < _LOOK_EVERY_S and self._is_lost(now):
+                self.close()
+                self.open()
+            # Whatever others did to it: the end of the file is where it is now.
+            size = os.lseek(self._fd, 0, os.SEEK_END)
+            if size < self._size:
+                self._was_cut(size)
+            limits = self.limits
+            room = limits.max_bytes - size
+            if room > 0 and not (limits.max_age_s and self._is_old(now, size)):
                 self._seek = -1
-                return self._splice(source, now, size, min(MOVE_LIMIT, room))
+                return self._splice(source, now, size, MOVE_LIMIT if room > MOVE_LIMIT else room)
+            self._size = size
             return self._move_past(source, now, size)
         except BlockingIOError:
             raise
@@ -164,34 +179,25 @@ class Sink:
                 raise Full(error) from error
             raise
 
-    def _look(self, now: float) -> int:
-        """The size of the file as it is now, whatever others did to it."""
-        there = os.fstat(self._fd)
-        # Its name is looked up no more often than the index is written: a file that was renamed takes bytes meanwhile.
-        lost = there.st_nlink == 0
-        if not lost and not 0 <= now - self._looked < _LOOK_EVERY_S:
-            self._looked = now
-            try:
-                lost = not os.path.samestat(there, os.stat(f"{self.folder}/{self.name}.log", follow_symlinks=False))
-            except FileNotFoundError:
-                lost = True
-        if lost:
-            self.close()
-            self.open()
-        elif there.st_size < self._size and self._index is not None:
-            self._seek = -1
-            self._index.fit(there.st_size)
-            self._size = there.st_size
-        else:
-            self._size = there.st_size
-        return self._size
+    def _was_cut(self, size: int) -> None:
+        self._seek = -1
+        if self._index is not None:
+            self._index.fit(size)
+
+    def _is_lost(self, now: float) -> bool:
+        """Somebody moved or removed the file, or its folder. Until this look it took bytes there."""
+        self._looked = now
+        try:
+            named = os.stat(f"{self.folder}/{self.name}.log", follow_symlinks=False)
+        except OSError:
+            return True
+        return not os.path.samestat(os.fstat(self._fd), named)
 
     def _is_old(self, now: float, size: int) -> bool:
-        limit = self.limits.max_age_s
-        if not limit or not size:
-            return False
         # What lies in the future was written by a clock that has been set back, or is damaged: a new file is in order.
-        return self._index is not None and not now - limit < self._index.born <= now + _CLOCK_SLACK_S
+        if self._index is None or not size:
+            return False
+        return not now - self.limits.max_age_s < self._index.born <= now + _CLOCK_SLACK_S
 
     def _splice(self, source: Source, now: float, size: int, limit: int) -> int:
         moved = os.splice(source.fd, self._fd, limit, offset_dst=size, flags=_MOVE | _NONBLOCK)
@@ -228,8 +234,10 @@ class Sink:
 
     def _begin_anew(self) -> bool:
         """The file must not grow any more: rotate behind its last line."""
-        size = self._size
-        if self._fd < 0 or not size:
+        if self._fd < 0:
+            return False
+        size = self._size = os.lseek(self._fd, 0, os.SEEK_END)
+        if not size:
             return False
         start = max(0, size - _PAST_MOST)
         newline = os.pread(self._fd, size - start, start).rfind(b"\n")

@@ -77,17 +77,16 @@ def test_what_others_append_is_not_overwritten(bot):
     assert bot.files() == {"out.log": b"before\na note by hand\nafter\n"}
 
 
-def test_a_file_that_was_removed_is_made_again(bot):
+@pytest.mark.parametrize("what", ["file", "folder"])
+def test_what_was_removed_is_made_again(bot, what):
     bot.say(b"before\n")
-    (bot.folder / "out.log").unlink()
-    bot.say(b"after\n")
-    assert bot.files() == {"out.log": b"after\n"}
+    shutil.rmtree(bot.folder) if what == "folder" else (bot.folder / "out.log").unlink()
 
+    def is_made_again():
+        bot.say(b"after\n")
+        return (bot.folder / "out.log").exists() and bot.files()["out.log"]
 
-def test_a_folder_that_was_removed_is_made_again(bot):
-    bot.say(b"before\n")
-    shutil.rmtree(bot.folder)
-    bot.say(b"after\n")
+    until(is_made_again, "a line in a new file")
     assert bot.files() == {"out.log": b"after\n"}
 
 
