@@ -131,6 +131,7 @@ class Dispatch:
                     "cgroup_kill": self._cages.kind == "cgroup2" and self._cages.use_kill,
                     "clone_into_cgroup": self._cages.clone_into,
                     "nursery": self._nursery,
+                    "log_lock": True,
                     "beat": True,
                 },
                 "journal_damaged": self._journal.damaged,
