@@ -294,6 +294,41 @@ def test_rotated_logs_beyond_the_number_that_is_kept(paths):
     assert sorted(os.listdir(logs)) == ["mine.9", "out.log", "out.log.1", "out.log.5", "out.log.x"]
 
 
+def test_rotated_logs_that_are_too_old_go_with_their_indexes_and_leave_no_gap(paths):
+    folders.prepare(paths, "alice/shop")
+    logs = paths.bot_logs("alice/shop")
+    ages = {
+        "out.log": 9e6,
+        "out.log.1": 50,
+        "out.log.2.gz": 9e6,
+        "out.log.3.gz": 60,
+        "out.log.4.gz": 9e6,
+        "err.log.1": 9e6,
+    }
+    now = time.time()
+    for name, age in ages.items():
+        touch(f"{logs}/{name}")
+        os.utime(f"{logs}/{name}", (now - age, now - age))
+    for name in ("out.idx", "out.idx.2", "out.idx.4", "err.idx.1"):
+        touch(f"{logs}/{name}")
+    found = plan(paths, ["alice/shop"], keep_logs=5, max_log_age_s=3600.0, later=0.0)
+    assert {item.reason for item in found} == {"last written 104 d ago, kept for 1 h (output.maxAge)"}
+    assert sorted(clean(paths, ["alice/shop"], keep_logs=5, max_log_age_s=3600.0, later=0.0)) == [
+        f"logs/alice/shop/{name}" for name in ("err.idx.1", "err.log.1", "out.idx.4", "out.log.4.gz")
+    ]
+
+
+def test_a_log_in_a_folder_that_is_just_rotated_is_left_for_the_next_time(paths):
+    folders.prepare(paths, "alice/shop")
+    logs = paths.bot_logs("alice/shop")
+    touch(f"{logs}/out.log.6")
+    held = os.open(logs, os.O_RDONLY)
+    fcntl.flock(held, fcntl.LOCK_EX)
+    assert set(clean(paths, ["alice/shop"], keep_logs=5).values()) == {"kept"}
+    os.close(held)
+    assert set(clean(paths, ["alice/shop"], keep_logs=5).values()) == {"removed"}
+
+
 def test_a_removal_that_was_cut_short_goes_on_by_itself(paths):
     os.makedirs(f"{paths.home}/trash/alice+gone.1/0/a/b")
     os.makedirs(f"{paths.home}/trash/alice+gone.1/7/c")
