@@ -7,6 +7,8 @@ from pathlib import Path
 import pytest
 from fleet_house import BOTCTL, FAST, ids, until
 
+PATIENCE_S = 180.0
+
 
 @pytest.fixture
 def follow():
@@ -54,21 +56,21 @@ def test_it_ends_when_the_bot_is_deleted(make_fleet, follow):
 
 
 def test_what_the_keeper_rotates_is_compressed_and_kept_within_the_budget(make_fleet):
-    fleet = make_fleet({**FAST, "output": {"maxLogSize": 1, "keepLogs": 20, "maxPerUser": 3}}).up()
-    if not fleet.rpc("daemon.status")["keeper"]["features"].get("log_lock"):
-        pytest.skip("this keeper does not share the folders of logs")
+    fleet = make_fleet({**FAST, "output": {"maxLogSize": 1, "keepLogs": 20, "maxPerUser": 6}}).up()
     fleet.create("alice/a", "flood 30000 100 + until go + flood 90000 100 + sleep")
     folder = Path(fleet.home, "logs", "alice", "a")
-    until(lambda: (folder / "out.log.2.gz").exists() and not (folder / "out.log.2").exists(), "a compressed log")
+    # The process that compresses takes what others leave of the processor: beside many hogs that is little.
+    packed, plain = folder / "out.log.2.gz", folder / "out.log.2"
+    until(lambda: packed.exists() and not plain.exists(), "a compressed log", within=PATIENCE_S)
     assert len(fleet.lines("alice/a")) == 30_000
     # Lines of chance do not get smaller, so that the budget is passed.
-    for number in range(10, 14):
+    for number in range(10, 17):
         (folder / f"out.log.{number}.gz").write_bytes(os.urandom(1 << 20))
         os.utime(folder / f"out.log.{number}.gz", (1, 1))
     fleet.touch("alice/a", "go")
-    (event, *_) = until(lambda: fleet.events("alice/a", kind="logs"), "an event")
+    (event, *_) = until(lambda: fleet.events("alice/a", kind="logs"), "an event", within=PATIENCE_S)
     assert "oldest log file" in event["text"]
-    assert "of 3 MiB (output.maxPerUser)" in event["text"]
+    assert "of 6 MiB (output.maxPerUser)" in event["text"]
     (item,) = fleet.rpc("users.resources", user="alice")["items"]
-    assert item["log_limit_bytes"] == 3 << 20
+    assert item["log_limit_bytes"] == 6 << 20
     assert item["logs_removed"]["files"] >= 1

@@ -17,7 +17,7 @@ from botd.logkeep import LogKeep
 from botd.storage import logsizes
 from botd.system.clock import Clock
 
-LIMIT_S = 30
+LIMIT_S = 180  # the process that compresses takes what others leave of the processor
 
 
 class House:
