@@ -202,12 +202,14 @@ class Mender:
     # --- repair -----------------------------------------------------------------------------------
 
     async def repair(self, check_only: bool) -> dict[str, Any]:
-        """Look, and put right what is wrong. Raises StoreError when the disk does not let us."""
+        """Look, and put right what is wrong. Raises BotdError: the disk does not let us; conflict."""
         problem = self._problem()
         out: dict[str, Any] = {"problem": problem.message if problem else None, "repaired": False}
         if problem is None or check_only:
             out["remedy"] = problem.hint if problem else ""
             return out
+        if self._repairing:
+            raise BotdError("conflict", "a repair is under way already", hint="botctl daemon status")
         self._repairing = True
         try:
             if problem.passes:
