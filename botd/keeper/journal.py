@@ -52,7 +52,7 @@ class Journal:
         self._torn = False
         self._load()
         self.compact()
-        self._spare = Spare(path.replace(".journal", ".spare"))
+        self._spare = Spare(f"{path}.spare")
 
     def write(self, rec: str, life_id: str, gen: int, **facts: Any) -> None:
         """Append one record; OSError (a disk without a page to spare) when that failed, and then nothing changed."""
