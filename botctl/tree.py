@@ -42,6 +42,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "daemon status": (DAEMON, "daemon"),
     "daemon logs": (DAEMON, "daemon"),
     "daemon repair": (DAEMON, "repair"),
+    "daemon upgrade": (DAEMON, "upgrade"),
     "daemon install": (DAEMON, "install"),
     "config show": (DAEMON, "config"),
     "config check": (DAEMON, "config"),

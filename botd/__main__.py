@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 
-from botd import __version__, comeback
+from botd import __version__, comeback, succession
 from botd.contract.errors import BotdError
 from botd.contract.paths import Paths, resolve
 from botd.contract.vocabulary import Exit
@@ -28,6 +28,10 @@ def main() -> int:
     match arguments[:1]:
         case ["run"]:
             return _guarded(arguments[1:])
+        case ["preflight"]:
+            from botd.preflight import main as preflight_main
+
+            return preflight_main(arguments[1:])
         case ["config"]:
             from botd.config_cli import main as config_main
 
@@ -80,18 +84,23 @@ def _options(arguments: list[str]) -> tuple[bool, str | None]:
 def _foreground(paths: Paths, config: str | None, ready_fd: int | None = None) -> int:
     _lean()
     brought_back = comeback.begin(os.environ)
+    heir = succession.inherit(os.environ)
     try:
-        _serve(paths, config, ready_fd, brought_back)
-    except BotdError as error:
-        comeback.last_words(_words(error))
-        raise
-    except Exception as error:
-        comeback.last_words(f"botd: {type(error).__name__}: {error}")
+        _serve(paths, config, ready_fd, brought_back, heir)
+    except BaseException as error:
+        if heir is not None:
+            heir.give_back(error)
+        if isinstance(error, Exception):
+            comeback.last_words(
+                _words(error) if isinstance(error, BotdError) else f"botd: {type(error).__name__}: {error}"
+            )
         raise
     return Exit.OK
 
 
-def _serve(paths: Paths, config: str | None, ready_fd: int | None, brought_back: bool) -> None:
+def _serve(
+    paths: Paths, config: str | None, ready_fd: int | None, brought_back: bool, heir: succession.Inheritance | None
+) -> None:
     from botd.app import serve
 
     def ready() -> None:
@@ -101,7 +110,7 @@ def _serve(paths: Paths, config: str | None, ready_fd: int | None, brought_back:
         _tell_service_manager()
 
     respawn = comeback.wanted(os.environ, detached=ready_fd is not None or brought_back)
-    serve(paths, config, respawn=respawn, brought_back=brought_back, ready=ready)
+    serve(paths, config, respawn=respawn, brought_back=brought_back, ready=ready, heir=heir)
 
 
 def _lean() -> None:

@@ -8,7 +8,6 @@ import os
 import random
 import resource
 import signal
-import sys
 import time
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -38,12 +37,14 @@ from botd.server.services import KeeperView, Services
 from botd.server.table import HANDLERS
 from botd.state.store import Store, StoredBot
 from botd.storage import folders
+from botd.succession import Inheritance, Program, own
 from botd.system import lock
 from botd.system.clock import Clock
 from botd.system.machine import Machine
 from botd.system.ports import choose_port
 from botd.telemetry.latency import Latencies
 from botd.telemetry.monitor import Monitor
+from botd.upgrade import Successor, Takeover, Upgrade, execute
 from botd.upkeep import Upkeep
 
 log = logging.getLogger("botd")
@@ -54,6 +55,7 @@ KEEPER_RETRY_S = (0.0, 0.05, 0.2, 1.0, 5.0)
 LOOP_FORGOTTEN_S = 60.0
 """A life of so many seconds ends the talk about the deaths before it."""
 
+REGAIN_WITHIN_S = 20.0
 MEMORY_FRESH_S = 0.5
 """For how long a reading of the machine's memory admits or refuses starts."""
 
@@ -62,9 +64,17 @@ class Daemon:
     """One botd. `run` returns when it was asked to end; bots run on under the keeper."""
 
     def __init__(
-        self, paths: Paths, environ: Mapping[str, str], config: str | None, *, respawn: bool, brought_back: bool = False
+        self,
+        paths: Paths,
+        environ: Mapping[str, str],
+        config: str | None,
+        *,
+        respawn: bool,
+        brought_back: bool = False,
+        heir: Inheritance | None = None,
     ) -> None:
         self.paths = paths
+        self._config_option = config
         self._environ = environ
         self._brought_back = brought_back
         self._clock = Clock()
@@ -78,11 +88,16 @@ class Daemon:
         self._tasks: set[asyncio.Task[Any]] = set()
         self._leaving = False
         self._regaining = False
+        self._regain: asyncio.Task[Any] | None = None
+        self._takeover = Takeover(paths, self._clock, heir)
+        self.successor: Successor | None = None
+        self.handed_over = (-1, -1)
+        """The descriptors that go to the successor: lock, listening socket."""
         self._keeper = KeeperClient(
             paths.home,
             on_messages=lambda messages: self._executor.heard(messages),
             on_lost=self._keeper_lost,
-            respawn=_respawn(environ, config) if respawn else None,
+            respawn=_respawn(paths, environ, config) if respawn else None,
             containment=environ.get("BOTD_CONTAINMENT", "auto"),
             watch=figures(environ.get("BOTD_WATCHDOG")),
             on_watched=self._watched,
@@ -100,7 +115,7 @@ class Daemon:
         """Start, call `ready`, serve until asked to end. Raises BotdError when it cannot start."""
         self._ending = asyncio.Event()
         folders.prepare_home(self.paths)
-        self._held = held = lock.acquire(self.paths, self._clock)
+        self._held = lock.acquire(self.paths, self._clock, self._takeover.lock)
         try:
             await self._start()
             try:
@@ -110,7 +125,10 @@ class Daemon:
             finally:
                 await self._stop()
         finally:
-            held.release()
+            if self.successor is None:
+                self._held.release()
+            else:
+                self.handed_over = (self._held.fd, self.handed_over[1])
 
     # --- start --------------------------------------------------------------------------------------
 
@@ -119,6 +137,7 @@ class Daemon:
         _raise_descriptor_limit()
         oom.assume(oom.BOTD)
         settings = await self._config.first()
+        self._takeover.former_schema()
         self._store, stored = self._mender.open()
         self._engine = Engine(
             fleet=self._fleet,
@@ -174,6 +193,7 @@ class Daemon:
         self._mender.engine, self._mender.executor = self._engine, self._executor
         self._mender.on_new, self._mender.put_back = self._monitor.adopt, self._put_back
         rebooted = self._load(stored)
+        self._takeover.recording()
         try:
             states = await self._keeper.connect_or_start()
         except KeeperError as error:
@@ -191,7 +211,7 @@ class Daemon:
         self._monitor.start()
         self._engine.start()
         self._listener = Listener(self.paths, settings.security.socket_access, self._dispatcher(began))
-        await self._listener.open()
+        await self._listener.open(self._takeover.listener)
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._ending.set)
@@ -206,6 +226,8 @@ class Daemon:
             last = hello.get("said", "").partition("\n")[0] or exit_words(hello.get("last_botd_exit"))
             text += f", brought back by the keeper; the one before: {last}"
         self._engine.note(None, "daemon", text)
+        if words := self._takeover.serves(self._fleet, self._keeper.hello):
+            self._engine.note(None, "daemon", words)
 
     def _load(self, bots: list[StoredBot]) -> list[str]:
         """Every bot on record into the fleet; the ids of those whose state is of another boot."""
@@ -222,6 +244,16 @@ class Daemon:
         return rebooted
 
     def _dispatcher(self, began: float) -> Dispatcher:
+        upgrade = Upgrade(
+            paths=self.paths,
+            config=self._config_option,
+            environ=self._environ,
+            fleet=self._fleet,
+            store=lambda: self._store,
+            keeper=self._keeper,
+            regained=self._regained,
+            leave=self._leave,
+        )
         services = Services(
             engine=self._engine,
             store=self._store,
@@ -244,6 +276,8 @@ class Daemon:
             warnings=self._warnings,
             database=self._mender.view,
             repair=self._mender.repair,
+            upgrade=upgrade.run,
+            upgraded=self._takeover.view,
         )
         return Dispatcher(services, HANDLERS)
 
@@ -284,6 +318,7 @@ class Daemon:
             "connected": self._keeper.connected,
             "containment": hello.get("containment", "unknown"),
             "respawns": hello.get("respawns", 0),
+            "release": hello.get("release"),
             "features": hello.get("features", {}),
             "journal_damaged": hello.get("journal_damaged", 0),
         }
@@ -374,9 +409,15 @@ class Daemon:
 
     def _keeper_lost(self) -> None:
         if not self._leaving and not self._regaining:
-            log.warning("the keeper is gone; bots run on; getting a new one")
+            log.warning("the connection to the keeper ended; bots run on; getting it back, or another one")
             self._regaining = True
-            self._spawn_task(self._regain_keeper())
+            self._regain = self._spawn_task(self._regain_keeper())
+
+    async def _regained(self) -> None:
+        """Until there is a keeper again, where it was just lost. TimeoutError."""
+        if self._regain is not None:
+            async with asyncio.timeout(REGAIN_WITHIN_S):
+                await asyncio.shield(self._regain)
 
     async def _regain_keeper(self) -> None:
         """Until there is a keeper again. The next one may go as well, at any instant; one task sees to all of them."""
@@ -403,10 +444,11 @@ class Daemon:
         log.warning("%s", text)
         self._engine.note(None, "keeper", text)
 
-    def _spawn_task(self, work: Any) -> None:
+    def _spawn_task(self, work: Any) -> asyncio.Task[Any]:
         task = asyncio.get_running_loop().create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+        return task
 
     # --- the end ------------------------------------------------------------------------------------------
 
@@ -424,6 +466,11 @@ class Daemon:
         asyncio.get_running_loop().call_soon(self._ending.set)
         return left
 
+    def _leave(self, successor: Successor) -> None:
+        """End once this was answered, in favour of another program in this process."""
+        self.successor = successor
+        asyncio.get_running_loop().call_soon(self._ending.set)
+
     async def _stop_lives(self, timeout_s: float) -> int:
         """End every life; what its owner wants stays on record, so that the next start brings it back."""
         alive = [bot for bot in self._fleet if bot.state.phase not in ("stopped", "failed")]
@@ -435,6 +482,8 @@ class Daemon:
 
     async def _stop(self) -> None:
         self._leaving = True
+        if self.successor is not None:
+            self.handed_over = (-1, self._listener.hand_over())
         await self._listener.close()
         for task in tuple(self._tasks):
             task.cancel()
@@ -443,7 +492,7 @@ class Daemon:
         await self._executor.drain()
         if self._keeper.connected:
             try:
-                self._keeper.bye()
+                self._farewell()
             except KeeperError:
                 log.debug("the keeper was gone already")
         self._keeper.close()
@@ -452,6 +501,14 @@ class Daemon:
         running = sum(bot.state.pid is not None for bot in self._fleet)
         log.info("botd ends; %d bots run on", running)
 
+    def _farewell(self) -> None:
+        if self.successor is None:
+            self._keeper.bye()
+            return
+        respawn = self._keeper.respawn
+        new = None if respawn is None else {**respawn, **_way(self.successor.program)}
+        self._keeper.trial(self.successor.within_s, new, respawn)
+
 
 def _suspended(bot: Bot) -> bool:
     """Whether it is wanted and down, or on its way there, only because an earlier botd ended with its bots."""
@@ -459,13 +516,18 @@ def _suspended(bot: Bot) -> bool:
     return state.wanted and (state.phase == "stopped" or (state.phase == "stopping" and state.then == "stop"))
 
 
-def _respawn(environ: Mapping[str, str], config: str | None) -> dict[str, Any]:
+def _way(program: Program) -> dict[str, Any]:
+    return {"argv": program.argv, "cwd": program.cwd}
+
+
+def _respawn(paths: Paths, environ: Mapping[str, str], config: str | None) -> dict[str, Any]:
     """How the keeper brings botd back: the same program, with what of the environment it needs."""
     kept = ("PATH", "HOME", "LANG", "LC_ALL", "TZ", "XDG_STATE_HOME")
     env = {name: value for name, value in environ.items() if name in kept or name.startswith("BOTD_")}
     env["BOTD_RESPAWN"] = "1"
-    argv = [sys.executable, "-m", "botd", "run", *(["--config", config] if config else [])]
-    return {"argv": argv, "env": env, "cwd": os.path.dirname(os.path.dirname(os.path.abspath(__file__)))}
+    if "BOTD_HOME" in env:
+        env["BOTD_HOME"] = paths.home  # it may be relative, and botd is started elsewhere
+    return {**_way(own(config)), "env": env}
 
 
 def _raise_descriptor_limit() -> None:
@@ -478,10 +540,20 @@ def _raise_descriptor_limit() -> None:
             log.warning("the limit of descriptors stays at %d: %s", soft, error)
 
 
-def serve(paths: Paths, config: str | None, *, respawn: bool, brought_back: bool, ready: Callable[[], None]) -> None:
-    """Run a daemon until it is asked to end. Raises BotdError."""
+def serve(
+    paths: Paths,
+    config: str | None,
+    *,
+    respawn: bool,
+    brought_back: bool,
+    ready: Callable[[], None],
+    heir: Inheritance | None = None,
+) -> None:
+    """Run a daemon until it is asked to end, or until another program takes its place. Raises BotdError."""
     dump.early()
     logging.Formatter.converter = time.gmtime
     logging.basicConfig(format="%(asctime)sZ %(levelname)s %(name)s: %(message)s", datefmt="%Y-%m-%dT%H:%M:%S")
-    daemon = Daemon(paths, dict(os.environ), config, respawn=respawn, brought_back=brought_back)
+    daemon = Daemon(paths, dict(os.environ), config, respawn=respawn, brought_back=brought_back, heir=heir)
     asyncio.run(daemon.run(ready))
+    if daemon.successor is not None:
+        execute(daemon.successor, paths, *daemon.handed_over, respawn=respawn)

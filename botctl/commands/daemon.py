@@ -134,10 +134,18 @@ def _show(out: Terminal, daemon: dict[str, Any]) -> None:
         ("Containment", _text(keeper.get("containment"))),
         ("Limits", in_words(daemon)),
         ("Bots", f"{number(bots.get('running'))} of {number(bots.get('total'))} running" if bots else ""),
+        ("Upgrade", _last_upgrade(part(daemon, "upgrade"))),
         ("Open files", _text(part(daemon, "limits").get("nofile"))),
     ]
     pairs(out, facts, indent=2)
     warnings(out, daemon.get("warnings"))
+
+
+def _last_upgrade(upgrade: dict[str, Any]) -> str:
+    if not upgrade:
+        return ""
+    words = f"{upgrade.get('from')} to {upgrade.get('to')}, {upgrade.get('at')}: {upgrade.get('state')}"
+    return clean(f"{words}: {upgrade['reason']}" if upgrade.get("reason") else words)
 
 
 def _user(user: object) -> str:

@@ -99,6 +99,24 @@ _TABLE = (
         mutates=True,
     ),
     Method(
+        "daemon.upgrade",
+        "replace botd and the keeper by the code installed now; bots run on. Answered before botd is replaced: "
+        "`upgrade` of daemon.status says how it ended",
+        {
+            "python": {
+                "type": ["string", "null"],
+                "minLength": 1,
+                "maxLength": 4000,
+                "default": None,
+                "description": "an interpreter or a virtual environment, by its whole path; null: botd's own",
+            },
+            "timeout_s": {**_TIMEOUT, "minimum": 1, "default": 10, "description": "for the new one to serve, seconds"},
+        },
+        _OBJECT,
+        who="admin",
+        mutates=True,
+    ),
+    Method(
         "bots.create",
         "add a bot; it starts when `start` is set",
         {"spec": SPEC, "start": _BOOL, "wait": _ACTION["wait"], "timeout_s": _TIMEOUT},

@@ -63,6 +63,7 @@ def _detached(argv: list[str]) -> int:
 
 
 def _run(argv: list[str], listening: Callable[[], None]) -> int:
+    argv, resumption = _resumption(argv)
     options = _options(argv)
     if options is None:
         print(
@@ -72,6 +73,8 @@ def _run(argv: list[str], listening: Callable[[], None]) -> int:
         )
         return USAGE
     home, containment, without = options
+    if resumption:
+        return _resumed(home, containment, without, resumption)
     run = os.path.join(home, "run")
     os.umask(0o077)
     try:
@@ -92,12 +95,32 @@ def _run(argv: list[str], listening: Callable[[], None]) -> int:
         return 1
     log(f"started; {keeper}")
     listening()
+    return _work(keeper, log)
+
+
+def _work(keeper: Keeper, log: Log) -> int:
     gc.collect()
     # What exists now stays: the collector must not touch its pages again, they are shared with every child.
     gc.freeze()
     keeper.run()
     log("ended: no life is left")
     return 0
+
+
+def _resumption(argv: list[str]) -> tuple[list[str], list[str]]:
+    """(arguments, what follows "--resume"): the latter is what a keeper says that puts this program in its place."""
+    at = argv.index("--resume") if "--resume" in argv else len(argv)
+    return argv[:at], argv[at + 1 :]
+
+
+def _resumed(home: str, containment: str, without: list[str], words: list[str]) -> int:
+    """Go on in the place of the program that was executed in this process before."""
+    from botd.keeper import resume
+
+    os.umask(0o077)
+    return resume.main(
+        int(words[0]), home, words[1:], lambda state, log: Keeper(home, containment, without, log, state), _work
+    )
 
 
 def _options(argv: list[str]) -> tuple[str, str, list[str]] | None:

@@ -59,11 +59,14 @@ class Cages:
             return Tree(self.strays, marks, True, fence)
         return Cgroup(path, self.use_kill, fence)
 
-    def former(self, facts: dict[str, Any], marks: Callable[[], list[int]]) -> Cage:
-        """The cage of a life that an earlier keeper started, by the `cgroup` and `folders` of its facts."""
+    def former(self, facts: dict[str, Any], marks: Callable[[], list[int]], child: bool = False) -> Cage:
+        """The cage of a life that an earlier keeper started, by the `cgroup` and `folders` of its facts.
+
+        `child`: it was this very process.
+        """
         path, folders = facts.get("cgroup"), facts.get("folders")
         fence = Fence(folders, path) if isinstance(folders, dict) and folders else None
-        return Cgroup(path, self.use_kill, fence) if path else Tree(self.strays, marks, False, fence)
+        return Cgroup(path, self.use_kill, fence) if path else Tree(self.strays, marks, child, fence)
 
     def limit(self, life: Life, limits: Limits) -> None:
         """Give a live life other limits; its `folders` may be others then. OSError with words when it cannot be."""

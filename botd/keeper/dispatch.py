@@ -78,6 +78,10 @@ class Dispatch:
             "mend": self._mend,
         }
 
+    def add(self, name: str, handler: Callable[[Peer, Message], None]) -> None:
+        """One message more."""
+        self._handlers[name] = handler
+
     def on_message(self, peer: Peer, message: Message, fds: list[int]) -> None:
         """Do what a message asks. Whatever is wrong with it is answered and logged; nothing ends the keeper."""
         name = message["op"]
@@ -112,15 +116,18 @@ class Dispatch:
         self._watch.dog.ended = ""
 
     def _hello(self, peer: Peer, message: Message) -> None:
-        if message.get("version") != wire.VERSION:
-            raise Invalid(f"protocol version {message.get('version')!r:.20}; this keeper speaks {wire.VERSION}")
+        version = wire.agreed(message.get("version"), message.get("oldest"))
+        if version is None:
+            spoken = f"{wire.OLDEST} to {wire.VERSION}" if wire.OLDEST < wire.VERSION else str(wire.VERSION)
+            raise Invalid(f"protocol version {message.get('version')!r:.20}; this keeper speaks {spoken}")
         self._respawner.arrived(peer.pid, message.get("respawn"))
         self._watch.greeted(peer.pid, message.get("watch"))
         self._door.welcome(peer)
         self._door.note(
             {
                 "op": "hello",
-                "version": wire.VERSION,
+                "version": version,
+                "speaks": [wire.OLDEST, wire.VERSION],
                 "pid": os.getpid(),
                 "boot_id": self._boot,
                 "containment": self._cages.kind,

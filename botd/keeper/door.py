@@ -58,19 +58,23 @@ class Door:
         self._waiting = False
 
     def open(
-        self, path: str, on_message: Callable[[Peer, Message, list[int]], None], on_lost: Callable[[], None]
+        self,
+        path: str,
+        on_message: Callable[[Peer, Message, list[int]], None],
+        on_lost: Callable[[], None],
+        former: int | None = None,
     ) -> None:
-        """Listen at `path`.
+        """Listen at `path`, where `former` (a descriptor) may be listening already.
 
         `on_message(peer, message, fds)` is called for every message (and owns the descriptors), `on_lost()` when botd's
         connection ended.
         """
         self._on_message, self._on_lost = on_message, on_lost
-        self._listen(path)
+        self._listen(wire.listener(path) if former is None else wire.listening(former))
         self._loop.after_turn.append(self._flush)
 
-    def _listen(self, path: str) -> None:
-        self._listener = wire.listener(path)
+    def _listen(self, listener: Socket) -> None:
+        self._listener = listener
         self._loop.watch(self._listener.fileno(), self._accept)
 
     def mend(self, path: str) -> None:
@@ -78,9 +82,14 @@ class Door:
         if os.path.exists(path):
             return
         former = self._listener
-        self._listen(path)
+        self._listen(wire.listener(path))
         self._loop.unwatch(former.fileno())
         former.close()
+
+    @property
+    def listener(self) -> int:
+        """The descriptor that listens."""
+        return self._listener.fileno()
 
     @property
     def connected(self) -> bool:

@@ -72,7 +72,7 @@ class Ends:
         if life.kill_at is None or deadline < life.kill_at:
             life.kill_at = deadline
             if grace > 0:
-                self._kill_after(grace, life.key)
+                self.kill_after(grace, life.key)
         if grace <= 0:
             self._kill(life)
         elif number != life.stop_signal:
@@ -90,9 +90,10 @@ class Ends:
         except OSError as error:
             self._trouble(life, error)
         send_signal(life.pidfd, SIGKILL)
-        self._kill_after(_KILL_AGAIN_S, life.key)
+        self.kill_after(_KILL_AGAIN_S, life.key)
 
-    def _kill_after(self, seconds: float, key: tuple[str, int]) -> None:
+    def kill_after(self, seconds: float, key: tuple[str, int]) -> None:
+        """Kill the tree of a life then, should it still live and its time be up."""
         # By its name: most lives end long before, and nothing of them shall stay until then.
         self._loop.after(seconds, lambda: self._overdue(key))
 
@@ -109,6 +110,13 @@ class Ends:
         self._lives.add(life)
         self._loop.watch(life.pidfd, self._on_end, READ, life)
         self._shortage.follow(life)
+
+    def resume(self, life: Life) -> None:
+        """Go on with a life whose end another program in this process had begun to see to."""
+        if life.live and life.status is not None:
+            self.conclude(life, None if life.status < 0 else life.status)
+        else:
+            self._record(life)
 
     def _ended(self, life: Life) -> None:
         """The main process ended, or so its pidfd says."""
@@ -250,7 +258,7 @@ class Ends:
         crash_point("exit-reaped")
 
     def _reap(self, life: Life) -> None:
-        if life.pid >= 0 and life.child and life.pid in self._lives.children:
+        if life.pid >= 0 and life.child and self._lives.children.get(life.pid) is life:
             _pid, _status, usage = os.wait4(life.pid, 0)
             del self._lives.children[life.pid]
             if life.final is not None:

@@ -40,7 +40,8 @@ class Journal:
     keyed (id, gen). `damaged` counts the lines that were skipped.
     """
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, path: str, rewrite: bool = True) -> None:
+        """`rewrite`: False only to read one that another keeper is writing."""
         self.path = path
         self.spent: dict[str, int] = {}
         self.open: dict[tuple[str, int], Record] = {}
@@ -51,8 +52,9 @@ class Journal:
         self._bound = _COMPACT_FLOOR
         self._torn = False
         self._load()
-        self.compact()
-        self._spare = Spare(f"{path}.spare")
+        if rewrite:
+            self.compact()
+            self._spare = Spare(f"{path}.spare")
 
     def write(self, rec: str, life_id: str, gen: int, **facts: Any) -> None:
         """Append one record; OSError (a disk without a page to spare) when that failed, and then nothing changed."""

@@ -81,6 +81,18 @@ class Output:
         elif sink.sources[0] is source:
             self._drain(sink)
 
+    def orphans(self, known: set[int]) -> list[tuple[str, str, Message, list[int]]]:
+        """(id, name, log as in a start, descriptors) of pipes that outlast their lives (on a full disk).
+
+        `known`: the descriptors that lives still name.
+        """
+        found = []
+        for sink in self._sinks.values():
+            fds = [source.fd for source in sink.sources if source.fd not in known]
+            if fds:
+                found.append((sink.id, sink.name, {"dir": sink.folder, **sink.limits.facts()}, fds))
+        return found
+
     def _arm(self, sink: Sink) -> None:
         if sink.sources:
             self._loop.change(sink.sources[0].fd, READ | ONCE)

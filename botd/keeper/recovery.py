@@ -48,9 +48,12 @@ class Recovery:
         self._loop, self._lives, self._journal, self._cages = loop, lives, journal, cages
         self._output, self._ends, self._remains, self._door = output, ends, remains, door
         self._boot, self._complain = boot, complain
-        self._lost: dict[tuple[str, int], Record] = dict(journal.open)
+        # What is in the table already was handed over by the program that was here before.
+        self._lost: dict[tuple[str, int], Record] = {k: v for k, v in journal.open.items() if k not in lives}
         self._waited = self._tidied = self._short = False
         for key, what in journal.ended.items():
+            if key in lives:
+                continue
             life = Life(*key)
             life.final = what
             lives.add(life)
@@ -83,8 +86,8 @@ class Recovery:
         self._live(key, record, held.pop("pidfd"), held)
         self._lost.pop(key, None)
 
-    def finish(self) -> None:
-        """botd has handed over what it holds: the rest is found, or gone."""
+    def finish(self) -> bool:
+        """botd has handed over what it holds: the rest is found, or gone. False: descriptors are too short to look."""
         later: dict[tuple[str, int], Record] = {}
         while self._lost:
             key, record = self._lost.popitem()
@@ -102,6 +105,7 @@ class Recovery:
         elif not self._tidied:
             self._tidied = True
             self._tidy()
+        return not later
 
     def _put_off(self, later: dict[tuple[str, int], Record]) -> None:
         if not self._short:

@@ -28,6 +28,13 @@ class Remains:
         self._cages.setdefault(life_id, []).append(cage)
         self._fresh.append(life_id)
 
+    def hand_over(self) -> dict[str, list[tuple[str | None, dict[str, str]]]]:
+        """(folder, those of controllers) of cages that are not taken away yet, for the program that comes next."""
+        return {
+            life_id: [(cage.path, cage.fence.folders if cage.fence is not None else {}) for cage in cages]
+            for life_id, cages in self._cages.items()
+        }
+
     def tidy(self) -> None:
         """Take away what was buried in this turn; called when the ends were told, which nobody shall wait for."""
         if not self._fresh:

@@ -16,6 +16,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from botd.keeper.trial import Trial
     from botd.keeper.wire import Message
 
 FIRST_S, LONGEST_S = 0.2, 30.0
@@ -59,18 +60,59 @@ class Respawner:
         self._words = -1
         self.on_start: Callable[[int], None] = lambda _pid: None
         self.facts: Message = {"respawns": 0, "row": 0, "last_botd_exit": None, "said": ""}
+        self.trial: Trial | None = None
 
     def arrived(self, pid: int, respawn: object) -> None:
         """botd said hello; `respawn` is {argv, env, cwd} or None. Invalid when it is neither."""
-        self._recipe = None if respawn is None else _recipe(respawn)
+        self._recipe = None if respawn is None else recipe_of(respawn)
         self._since = monotonic()
         self._connected_pid, self._stranger, self._why = pid, pid != self.pid, ""
+        if self.trial is not None:
+            self.trial.arrived()
         if self._peer_pidfd >= 0:
             os.close(self._peer_pidfd)
         try:
             self._peer_pidfd = os.pidfd_open(pid)
         except OSError:
             self._peer_pidfd = -1
+
+    def adopt_recipe(self, respawn: object) -> None:
+        """From now on start botd like this (as in `arrived`)."""
+        self._recipe = None if respawn is None else recipe_of(respawn)
+
+    def start_now(self) -> int:
+        """Start botd without any delay, where there is a recipe and nobody is there: its pid, or -1."""
+        self._delay = FIRST_S
+        self._due()
+        return self.pid
+
+    def hand_over(self) -> Message:
+        """What the program that takes the keeper's place needs to know of botd; `resume` reads it."""
+        return {
+            "recipe": None if self._recipe is None else _as_asked(*self._recipe),
+            "pid": self.pid,
+            "pidfd": self._pidfd,
+            "peer_pidfd": self._peer_pidfd,
+            "words": self._words,
+            "stranger": self._stranger,
+            "delay": self._delay,
+            "facts": self.facts,
+        }
+
+    def resume(self, former: Message) -> None:
+        """Go on for the program before this one: its connection to botd is gone, botd most likely is not."""
+        self._recipe = None if former["recipe"] is None else recipe_of(former["recipe"])
+        self._delay, self._since = former["delay"], monotonic()
+        self._peer_pidfd, self.pid, self._pidfd = former["peer_pidfd"], former["pid"], former["pidfd"]
+        self._words, self._stranger = former["words"], former["stranger"]
+        self._down_since = _now()
+        self.facts.update(former["facts"])
+        if self.pid >= 0:
+            self._known[self.pid] = None
+            self._loop.watch(self._pidfd, self.reap)
+            self.on_start(self.pid)
+        if self._recipe is not None:
+            self._plan()
 
     def leaving(self) -> None:
         """botd said bye: it is not to be started again, and an attempt under way beside it is not to take its place."""
@@ -228,7 +270,7 @@ def _now() -> str:
     return strftime("%Y-%m-%dT%H:%M:%SZ", gmtime())
 
 
-def _recipe(respawn: object) -> tuple[list[bytes], dict[bytes, bytes], bytes]:
+def recipe_of(respawn: object) -> tuple[list[bytes], dict[bytes, bytes], bytes]:
     if isinstance(respawn, dict):
         argv, env, cwd = respawn.get("argv"), respawn.get("env"), respawn.get("cwd")
         if isinstance(argv, list) and argv and isinstance(env, dict) and isinstance(cwd, str):
@@ -241,6 +283,15 @@ def _recipe(respawn: object) -> tuple[list[bytes], dict[bytes, bytes], bytes]:
             except (ValueError, AttributeError):
                 pass  # said below
     raise Invalid("respawn: argv (texts), env (an object of texts) and cwd are needed")
+
+
+def _as_asked(argv: list[bytes], env: dict[bytes, bytes], cwd: bytes) -> Message:
+    """What `recipe_of` makes a recipe of."""
+    return {
+        "argv": [os.fsdecode(word) for word in argv],
+        "env": {os.fsdecode(name): os.fsdecode(value) for name, value in env.items()},
+        "cwd": os.fsdecode(cwd),
+    }
 
 
 def _bytes(text: str) -> bytes:

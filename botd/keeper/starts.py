@@ -54,6 +54,7 @@ class Starts:
         self._waiting: dict[tuple[str, int], Start] = {}
         self._queue: deque[tuple[str, int]] = deque()
         self._under_way = 0
+        self._paused: Callable[[], None] | None = None
 
     def __len__(self) -> int:
         """How many wait for their turn, or for their fork."""
@@ -91,12 +92,29 @@ class Starts:
         start.amended = True
         return True
 
+    def pause(self, then: Callable[[], None]) -> None:
+        """Begin no more of them; `then` is called when none is under way."""
+        self._paused = then
+        self._pump()
+
+    def go_on(self) -> None:
+        self._paused = None
+        self._pump()
+
+    def resume(self, life: Life) -> None:
+        """A life whose program is not executed yet, or so it seemed to the keeper that was here before."""
+        self._loop.watch(life.error_fd, lambda: self._reported(life))
+
     def refuse(self, life_id: str, gen: int | None, why: str, text: str, spent: int = 0) -> None:
         """Say that nothing was done; the generation is not spent by it. `spent`: the highest one that is, if known."""
         self._door.note({"op": "refused", "id": life_id, "gen": gen, "why": why, "text": text, "spent": spent})
 
     def _pump(self) -> None:
         """Let a few starts be under way at a time, one step of one of them in a turn of the loop."""
+        if self._paused is not None:
+            if not self._under_way:
+                self._loop.after(0.0, self._paused)
+            return
         while self._queue and self._under_way < _AHEAD:
             self._under_way += 1
             # Taken here and not in its turn: what is in the queue is what nobody has taken yet.

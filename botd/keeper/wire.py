@@ -36,6 +36,8 @@ if TYPE_CHECKING:
     Message = dict[str, Any]
 
 VERSION = 1
+OLDEST = 1
+"""The newest protocol that this program speaks, and the oldest: botd and the keeper are replaced one by one."""
 PACKET_LIMIT = 256 * 1024
 MESSAGE_LIMIT = 8 * 1024 * 1024
 MAX_FDS = 6
@@ -63,6 +65,27 @@ def listener(path: str) -> Socket:
         os.umask(previous)
     sock.listen(16)
     return sock
+
+
+def listening(fd: int) -> Socket:
+    """The listening socket behind a descriptor that a former program left, which it owns from now on.
+
+    ValueError when it is none; then the descriptor stays open.
+    """
+    sock = _socket.socket(fileno=fd)
+    if not sock.getsockopt(_socket.SOL_SOCKET, _socket.SO_ACCEPTCONN):
+        sock.detach()
+        raise ValueError("a socket that does not listen")
+    return sock
+
+
+def agreed(newest: object, oldest: object) -> int | None:
+    """The protocol to speak with who speaks these (`oldest` None: only the one); None: there is none."""
+    oldest = newest if oldest is None else oldest
+    if type(newest) is not int or type(oldest) is not int:
+        return None
+    version = min(newest, VERSION)
+    return version if version >= max(oldest, OLDEST) else None
 
 
 def accept(sock: Socket) -> Socket:

@@ -24,6 +24,10 @@ RESERVED = 64
 """Of all connections, kept for administrators."""
 
 
+_KEEP: dict[str, Any] = {"cleanup_socket": False} if sys.version_info >= (3, 13) else {}
+"""asyncio shall not remove the socket behind our back: it may belong to the next botd already."""
+
+
 class Listener:
     """The caller holds the daemon's lock: whatever socket stands at the path is nobody's any more."""
 
@@ -33,18 +37,22 @@ class Listener:
         self._access = access
         self._dispatcher = dispatcher
         self._server: asyncio.AbstractServer | None = None
+        self._socket: socket.socket | None = None
         self._identity: tuple[int, int] | None = None
         self._per_uid: Counter[int] = Counter()
         self._open: set[Connection] = set()
 
-    async def open(self) -> None:
-        """Raises BotdError when the socket cannot be bound."""
-        sock = _bind(self._path)
+    async def open(self, inherited: int = -1) -> None:
+        """Raises BotdError when the socket cannot be bound. `inherited`: one that listens there already."""
+        sock = _taken_over(inherited, self._path) or _bind(self._path)
         try:
             open_to(self._paths, self._access)
             about = os.stat(self._path)
             self._identity = (about.st_dev, about.st_ino)
-            self._server = await asyncio.get_running_loop().create_unix_server(self._accept, sock=sock, backlog=512)
+            self._socket = sock
+            self._server = await asyncio.get_running_loop().create_unix_server(
+                self._accept, sock=sock, backlog=512, **_KEEP
+            )
         except BaseException:
             sock.close()
             raise
@@ -81,6 +89,15 @@ class Listener:
         if caller is not None:
             self._per_uid[caller.uid] -= 1
 
+    def hand_over(self) -> int:
+        """A descriptor of the listening socket, for the next program in this process: who knocks meanwhile waits.
+
+        The socket stays at its path then, and `close` closes only what is connected.
+        """
+        assert self._socket is not None
+        self._identity = None
+        return os.dup(self._socket.fileno())
+
     async def close(self) -> None:
         """Stop listening and remove the socket, if it still is ours."""
         with contextlib.suppress(FileNotFoundError):
@@ -91,6 +108,36 @@ class Listener:
             self._server.close()
         for connection in tuple(self._open):
             connection.close()
+
+
+def _taken_over(fd: int, path: str) -> socket.socket | None:
+    """The socket behind an inherited descriptor, if it is the one that stands at `path`; else it is closed."""
+    if fd < 0:
+        return None
+    try:
+        sock = socket.socket(fileno=fd)
+    except OSError:
+        return None
+    try:
+        os.set_inheritable(fd, False)
+        if sock.getsockname() == path and _stands_at(path):
+            return sock
+    except OSError:
+        pass  # no socket that listens there: it is bound anew
+    sock.close()
+    return None
+
+
+def _stands_at(path: str) -> bool:
+    """Whether who connects at the path would come to somebody at all, and there is nobody but us."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK) as probe:
+        try:
+            probe.connect(path)
+        except BlockingIOError:
+            return True
+        except OSError:
+            return False
+    return True
 
 
 def _bind(path: str) -> socket.socket:

@@ -64,6 +64,7 @@ class KeeperView(TypedDict):
     connected: bool
     containment: str
     respawns: int
+    release: str | None
     features: dict[str, bool]
     journal_damaged: int
     """Lines that this keeper could not read when it began."""
@@ -88,6 +89,10 @@ class Services:
     started_at: float
     latencies: Latencies
     executor: Executor
+    upgrade: Callable[[str | None, float], Awaitable[dict[str, Any]]]
+    """(interpreter or None for the same, seconds within which the new botd has to serve) -> what is about to happen."""
+    upgraded: Callable[[], dict[str, Any] | None]
+    """How the last upgrade went, or None."""
     database: Callable[[], dict[str, Any]]
     """How the database is, for people."""
     repair: Callable[[bool], Awaitable[dict[str, Any]]]

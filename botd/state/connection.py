@@ -9,9 +9,9 @@ import struct
 from typing import Literal
 from urllib.parse import quote
 
-from botd.state.errors import SQLITE_ERRORS, Damaged, StoreError, explain, explain_os, snapshot_path
+from botd.state.errors import SQLITE_ERRORS, Damaged, StoreError, explain, explain_os, former_path, snapshot_path
 from botd.state.pages import Log
-from botd.state.schema import check_owner, migrate
+from botd.state.schema import MIGRATIONS, check_owner, migrate
 
 SMALLEST = 512
 """Bytes: no SQLite database has less. It takes a shorter file for one that is still to be filled."""
@@ -131,6 +131,7 @@ def _settle(path: str, *, looked: bool) -> Connection:
         connection.execute("PRAGMA journal_mode = WAL")
         connection.execute(f"PRAGMA wal_autocheckpoint = {CHECKPOINT_PAGES}")
         connection.execute(f"PRAGMA journal_size_limit = {CHECKPOINT_PAGES * 4096}")
+        _keep_former(connection)
         migrate(connection, path)
         # Take the lock now and not with the first batch. Nobody else has the file open then, so the index that
         # the look before (or an older shell) has left is nobody's.
@@ -141,6 +142,66 @@ def _settle(path: str, *, looked: bool) -> Connection:
         connection.close()
         raise
     return connection
+
+
+def _keep_former(connection: Connection) -> None:
+    """Before a migration: a copy of the database as it is, which an upgrade that fails goes back to."""
+    version = check_owner(connection, connection.path)
+    if not 0 < version < len(MIGRATIONS):
+        return
+    goal = former_path(connection.path, version)
+    create_private(f"{goal}.new")
+    copy = connect(f"{goal}.new")
+    try:
+        copy.execute("PRAGMA synchronous = FULL")
+        connection.backup(copy)
+        copy.execute("PRAGMA journal_mode = DELETE")
+    except BaseException:
+        copy.close()
+        remove(f"{goal}.new", f"{goal}.new-journal", f"{goal}.new-wal")
+        raise
+    copy.close()
+    publish(f"{goal}.new", goal)
+
+
+def schema_of(path: str) -> int:
+    """The schema of the database at `path`, whoever wrote it. StoreError where it cannot be told."""
+    try:
+        connection = connect(path, "ro")
+        try:
+            return int(connection.execute("PRAGMA user_version").fetchone()[0])
+        finally:
+            connection.close()
+    except SQLITE_ERRORS as error:
+        raise explain(path, error) from error
+
+
+def restore_former(path: str, version: int) -> None:
+    """Put the copy from before the migration that schema `version` went through back in place of the database.
+
+    The migrated one goes aside (`path`.newer). Nobody may have it open. StoreError, and then nothing has changed.
+    """
+    copy = former_path(path, version)
+    try:
+        connection = connect(copy, "ro")
+        try:
+            check(connection)
+        finally:
+            connection.close()
+        # Its log leaves first: SQLite would replay it onto the copy.
+        newer = connect(path)
+        try:
+            newer.execute("PRAGMA journal_mode = DELETE")
+        finally:
+            newer.close()
+        remove(f"{path}-wal", f"{path}-shm", f"{path}.newer")
+        # A link: at no instant is there no database, which would be taken for a new fleet.
+        os.link(path, f"{path}.newer")
+        publish(copy, path)
+    except OSError as error:
+        raise explain_os(copy, error) from error
+    except SQLITE_ERRORS as error:
+        raise explain(copy, error) from error
 
 
 def check(connection: Connection) -> None:

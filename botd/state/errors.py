@@ -37,6 +37,23 @@ class Damaged(StoreError):
         self.detail = detail
 
 
+class NewerSchema(StoreError):
+    """The database was migrated by a newer botd. `version` is its schema, `known` the newest of this one."""
+
+    def __init__(self, path: str, version: int, known: int) -> None:
+        copy = former_path(path, known)
+        hint = "upgrade botd, or restore a copy from before the upgrade"
+        if os.path.exists(copy):
+            hint = f"upgrade botd, or give up what was recorded since and restore {copy} (docs/operations.md)"
+        super().__init__(path, f"was written by a newer botd (schema {version}, this one knows {known})", hint)
+        self.version, self.known = version, known
+
+
+def former_path(path: str, version: int) -> str:
+    """Where the database at `path` is kept as it was in that schema, before it was migrated."""
+    return f"{path}.v{version}"
+
+
 def snapshot_path(path: str) -> str:
     """Where the last good copy of the database at `path` is kept."""
     return f"{path}.snapshot"

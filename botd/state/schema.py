@@ -10,7 +10,7 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Sequence
 
-from botd.state.errors import StoreError
+from botd.state.errors import NewerSchema, StoreError
 
 APPLICATION_ID = int.from_bytes(b"botd", "big")
 """Marks a file as ours (`PRAGMA application_id`): another program's database is never touched."""
@@ -101,9 +101,5 @@ def check_owner(connection: sqlite3.Connection, path: str, newest: int = len(MIG
     if application != APPLICATION_ID and (tables or version or application):
         raise StoreError(path, "belongs to another program", "set BOTD_HOME to a folder of botd's own")
     if version > newest:
-        raise StoreError(
-            path,
-            f"was written by a newer botd (schema {version}, this one knows {newest})",
-            "upgrade botd, or restore a copy from before the upgrade",
-        )
+        raise NewerSchema(path, int(version), newest)
     return int(version)

@@ -35,6 +35,24 @@ class InstanceLock:
         # flock itself: the filelock package, which does the same, would stay in the daemon with 4 MB.
         self._fd = -1
 
+    @property
+    def fd(self) -> int:
+        """The descriptor that holds it; -1 when it is not held."""
+        return self._fd
+
+    def inherit(self, fd: int, pid: int, wall: float) -> bool:
+        """Take over the descriptor by which this process held it as another program; False: it is of another file."""
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if not os.path.samestat(os.fstat(fd), os.stat(self.path)):
+                return False
+            os.set_inheritable(fd, False)
+        except OSError:
+            return False
+        self._fd = fd
+        self._write(f"{pid}\n{rfc3339(wall)}\n".encode())
+        return True
+
     def acquire(self, home: str, pid: int, wall: float) -> None:
         """Take the lock now or raise BotdError: conflict, naming the holder; unavailable, when it cannot be made."""
         try:
@@ -81,10 +99,14 @@ class InstanceLock:
             pass  # a full disk: the lock holds all the same, only without a name
 
 
-def acquire(paths: Paths, clock: Clock) -> InstanceLock:
-    """The single-instance lock of this home, held until `release` or the end of the process. BotdError as above."""
+def acquire(paths: Paths, clock: Clock, inherited: int = -1) -> InstanceLock:
+    """The single-instance lock of this home, held until `release` or the end of the process. BotdError as above.
+
+    `inherited`: the descriptor that holds it already, where another botd was executed in this process before.
+    """
     lock = InstanceLock(paths.daemon_lock)
-    lock.acquire(paths.home, os.getpid(), clock.wall())
+    if inherited < 0 or not lock.inherit(inherited, os.getpid(), clock.wall()):
+        lock.acquire(paths.home, os.getpid(), clock.wall())
     return lock
 
 

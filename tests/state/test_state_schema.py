@@ -9,8 +9,10 @@ import pytest
 import state_v1
 
 from botd.contract.errors import BotdError
+from botd.state import connection as connection_module
 from botd.state import schema
 from botd.state.connection import connect
+from botd.state.errors import NewerSchema
 from botd.state.store import Store, StoreError
 
 DATA = Path(__file__).parent / "data"
@@ -129,3 +131,44 @@ def test_a_refusal_is_an_error_of_the_contract(path: str) -> None:
         Store.open(path)
     assert caught.value.kind == "unavailable"
     assert caught.value.hint
+
+
+@pytest.fixture
+def one_more(monkeypatch: pytest.MonkeyPatch) -> tuple[schema.Migration, ...]:
+    """A botd with one migration more."""
+    more = (*schema.MIGRATIONS, ("CREATE TABLE novelty (x)",))
+    monkeypatch.setattr(connection_module, "MIGRATIONS", more)
+    monkeypatch.setattr(schema.migrate, "__defaults__", (more,))
+    monkeypatch.setattr(schema.check_owner, "__defaults__", (len(more),))
+    return more
+
+
+def test_before_a_migration_the_database_is_kept_and_can_be_put_back(path: str, one_more: object) -> None:
+    known = len(schema.MIGRATIONS)
+    with pytest.MonkeyPatch.context() as former:
+        former.setattr(connection_module, "MIGRATIONS", schema.MIGRATIONS)
+        former.setattr(schema.migrate, "__defaults__", (schema.MIGRATIONS,))
+        former.setattr(schema.check_owner, "__defaults__", (known,))
+        store = Store.open(path)
+        state_v1.fill(store)
+        store.close()
+        assert not Path(f"{path}.v{known}").exists()
+    Store.open(path).close()  # migrated
+    kept = Path(f"{path}.v{known}")
+    assert kept.stat().st_mode & 0o777 == 0o600
+    with pytest.MonkeyPatch.context() as former:
+        former.setattr(connection_module, "MIGRATIONS", schema.MIGRATIONS)
+        former.setattr(schema.migrate, "__defaults__", (schema.MIGRATIONS,))
+        former.setattr(schema.check_owner, "__defaults__", (known,))
+        with pytest.raises(NewerSchema) as caught:
+            Store.open(path)
+        assert (caught.value.version, caught.value.known) == (known + 1, known)
+        assert str(kept) in caught.value.hint
+        connection_module.restore_former(path, known)
+        assert not kept.exists()
+        store = Store.open(path)
+        assert store.load() == state_v1.BOTS
+        store.close()
+        with pytest.raises(StoreError):
+            connection_module.restore_former(path, known)  # there is no copy any more: nothing is touched
+        assert Store.open(path).load() == state_v1.BOTS

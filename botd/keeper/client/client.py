@@ -143,6 +143,21 @@ class KeeperClient:
         """The home was removed: the keeper makes its own files again."""
         self._send({"op": "mend"})
 
+    async def upgrade(self, argv: list[str]) -> None:
+        """Put another program in the keeper's place, in the same process; KeeperError with the reason when it stays.
+
+        The connection has ended then, as after any loss of it (`on_lost`); the next hello says who is there.
+        """
+        try:
+            answer = await self._ask({"op": "upgrade", "argv": argv}, "not-upgraded")
+        except KeeperLost:
+            return
+        raise KeeperError(str(answer.get("text")))
+
+    def trial(self, within_s: float, respawn: Message | None, former: Message | None) -> None:
+        """This process becomes another botd: it says hello within that time, or `former` is started again."""
+        self._send({"op": "trial", "within_s": within_s, "respawn": respawn, "former": former})
+
     def bye(self) -> None:
         """botd goes away on purpose; the keeper does not bring it back."""
         self._send({"op": "bye"})
@@ -160,7 +175,14 @@ class KeeperClient:
         self._states, self._early = [], []
         self._watch.begin(self._connection.pid)
         figures = list(self._watch.figures)
-        hello = {"op": "hello", "version": wire.VERSION, "pid": os.getpid(), "respawn": self.respawn, "watch": figures}
+        hello = {
+            "op": "hello",
+            "version": wire.VERSION,
+            "oldest": wire.OLDEST,
+            "pid": os.getpid(),
+            "respawn": self.respawn,
+            "watch": figures,
+        }
         try:
             # A silent one is the watchdog's business; it needs a little more than its patience.
             self.hello = await self._ask(hello, "hello", WITHIN_S + sum(figures))
@@ -214,6 +236,8 @@ class KeeperClient:
                 self._on_watched(str(message.get("text")))
             elif name in self._answers:
                 self._answers.settle(name, message)
+            elif name == "error" and message.get("about") == "upgrade" and "not-upgraded" in self._answers:
+                self._answers.fail("not-upgraded", KeeperError(f"the keeper refused: {message.get('text')}"))
             elif name == "error" and message.get("about") == "hello" and "hello" in self._answers:
                 self._answers.fail("hello", KeeperError(f"the keeper refused: {message.get('text')}"))
             else:

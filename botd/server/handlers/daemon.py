@@ -1,4 +1,4 @@
-"""daemon.ping, version, status, shutdown, repair, and rpc.discover."""
+"""daemon.ping, version, status, shutdown, repair, upgrade, and rpc.discover."""
 
 from __future__ import annotations
 
@@ -58,6 +58,7 @@ def status(call: Call) -> dict[str, Any]:
         waiting_for_disk=services.engine.deferred,
         database=services.database(),
         warnings=services.warnings(),
+        upgrade=services.upgraded(),
         limits={"nofile": resource.getrlimit(resource.RLIMIT_NOFILE)[0]},
     )
 
@@ -71,6 +72,10 @@ async def repair(call: Call) -> dict[str, Any]:
     return document(**await call.services.repair(call.params["check"]))
 
 
+async def upgrade(call: Call) -> dict[str, Any]:
+    return document(**await call.services.upgrade(call.params["python"], call.params["timeout_s"]))
+
+
 HANDLERS: dict[str, Handler] = {
     "rpc.discover": discover,
     "daemon.ping": ping,
@@ -78,4 +83,5 @@ HANDLERS: dict[str, Handler] = {
     "daemon.status": status,
     "daemon.shutdown": shutdown,
     "daemon.repair": repair,
+    "daemon.upgrade": upgrade,
 }
