@@ -22,6 +22,7 @@ from botd.core.events import Rebooted, StartRequested, StopRequested
 from botd.core.fleet import Bot, Fleet, rules_of
 from botd.core.mechanisms import WATCHED, mechanisms
 from botd.core.settings import Settings
+from botd.crash import crash_point
 from botd.engine import Engine
 from botd.executor import Executor, check_startable
 from botd.keeper import oom
@@ -116,6 +117,7 @@ class Daemon:
         self._ending = asyncio.Event()
         folders.prepare_home(self.paths)
         self._held = lock.acquire(self.paths, self._clock, self._takeover.lock)
+        crash_point("botd-up-locked")
         try:
             await self._start()
             try:
@@ -193,11 +195,13 @@ class Daemon:
         self._mender.engine, self._mender.executor = self._engine, self._executor
         self._mender.on_new, self._mender.put_back = self._monitor.adopt, self._put_back
         rebooted = self._load(stored)
+        crash_point("botd-up-loaded")
         self._takeover.recording()
         try:
             states = await self._keeper.connect_or_start()
         except KeeperError as error:
             raise BotdError("unavailable", f"no keeper: {error}", hint=f"see {self.paths.run}/keeper.log") from None
+        crash_point("botd-up-greeted")
         self._mender.believe(self._fleet, states)
         self._engine.happened([(bot_id, Rebooted()) for bot_id in rebooted])
         waiting = self._mender.uncertain
@@ -205,6 +209,7 @@ class Daemon:
         # Those on their way down first: what reconciling tells of their ends would else be the end of the wish, too.
         self._engine.happened([(bot.id, StartRequested()) for bot in suspended if bot.state.phase == "stopping"])
         self._engine.happened(self._executor.reconcile(states))
+        crash_point("botd-up-reconciled")
         self._engine.happened([(bot.id, StartRequested()) for bot in suspended if bot.state.phase == "stopped"])
         for bot in self._fleet:
             self._monitor.adopt(bot)
@@ -212,6 +217,7 @@ class Daemon:
         self._engine.start()
         self._listener = Listener(self.paths, settings.security.socket_access, self._dispatcher(began))
         await self._listener.open(self._takeover.listener)
+        crash_point("botd-up-listening")
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._ending.set)
@@ -411,6 +417,7 @@ class Daemon:
         if not self._leaving and not self._regaining:
             log.warning("the connection to the keeper ended; bots run on; getting it back, or another one")
             self._regaining = True
+            crash_point("botd-keeper-lost")
             self._regain = self._spawn_task(self._regain_keeper())
 
     async def _regained(self) -> None:
@@ -427,7 +434,9 @@ class Daemon:
             attempt += 1
             try:
                 states = await self._keeper.reconnect()
+                crash_point("botd-keeper-greeted")
                 self._engine.happened(self._executor.reconcile(states))
+                crash_point("botd-keeper-reconciled")
             except KeeperError as error:
                 log.error("no keeper yet: %s", error)
             except Exception:
@@ -454,6 +463,7 @@ class Daemon:
 
     async def _shut_down(self, bots: bool, timeout_s: float) -> int:
         """Asked over the socket. With `bots`: everything stops as at a shutdown of the machine, desire untouched."""
+        crash_point("botd-down-asked")
         left = sum(bot.state.pid is not None for bot in self._fleet)
         if bots:
             left = await self._stop_lives(timeout_s)
@@ -485,6 +495,7 @@ class Daemon:
         if self.successor is not None:
             self.handed_over = (-1, self._listener.hand_over())
         await self._listener.close()
+        crash_point("botd-down-deaf")
         for task in tuple(self._tasks):
             task.cancel()
         await self._logkeep.close()
@@ -496,8 +507,10 @@ class Daemon:
             except KeeperError:
                 log.debug("the keeper was gone already")
         self._keeper.close()
+        crash_point("botd-down-parted")
         self._mender.keep_copy()
         self._store.close()
+        crash_point("botd-down-closed")
         running = sum(bot.state.pid is not None for bot in self._fleet)
         log.info("botd ends; %d bots run on", running)
 

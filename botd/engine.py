@@ -26,6 +26,7 @@ from botd.core.fleet import Bot, Fleet, rules_of
 from botd.core.goals import Goal
 from botd.core.lifecycle import Context, IllegalEvent, step
 from botd.core.settings import Settings
+from botd.crash import crash_point
 from botd.state.store import Batch, Store, StoredBot, StoredEvent, StoreError
 from botd.waiting import Tell, Watch, Watches
 
@@ -112,6 +113,7 @@ class Engine:
 
     def happened(self, events: Iterable[tuple[str, Event]]) -> None:
         """Events that nobody can take back. They are acted upon also while the database cannot record them."""
+        crash_point("botd-event-received")
         decided = self._decide(list(events))
         if not self._backlog:
             try:
@@ -249,7 +251,9 @@ class Engine:
                         batch.set_wanted(bot_id, state.wanted)
                 self._record_notes(batch, notes, removed, recorded, wall)
 
+        crash_point("botd-request-decided" if durable else "botd-event-decided")
         self._with_room(write)
+        crash_point("botd-request-committed" if durable else "botd-event-committed")
         return recorded
 
     @staticmethod
@@ -370,10 +374,12 @@ class Engine:
                     recorded.append(StoredEvent(seq, bot.id, wall, "created", "created", 0))
 
         self._with_room(write)
+        crash_point("botd-create-committed")
         assert self.performer is not None
         for bot in bots:
             self.fleet.add(bot)
             self.performer.prepare(bot)
+        crash_point("botd-create-prepared")
         self._tell(recorded)
         return bots
 
@@ -397,6 +403,7 @@ class Engine:
                     recorded.append(StoredEvent(seq, bot.id, wall, "changed", one.text, generation))
 
         self._with_room(write)
+        crash_point("botd-change-committed")
         for one in changes:
             bot = self.fleet.bots[one.spec.id]
             bot.source, bot.port = one.source, one.port

@@ -18,6 +18,7 @@ from botd.core.effects import Acknowledge, Effect, Remove, Spawn, Terminate
 from botd.core.events import Adopted, Event, Exited, Running, Spawned, SpawnFailed, SpawnRefused
 from botd.core.fleet import Bot, Fleet
 from botd.core.settings import Settings
+from botd.crash import crash_point
 from botd.keeper.client import KeeperClient, KeeperError, KeeperLost
 from botd.state.store import Store
 from botd.storage import folders
@@ -77,10 +78,13 @@ class Executor:
             match effect:
                 case Spawn(generation):
                     self._spawn(bot, generation)
+                    crash_point("botd-start-told")
                 case Terminate(generation, name, grace_s):
                     self._keeper.stop(bot.id, generation, signal.Signals[name].value, grace_s)
+                    crash_point("botd-stop-told")
                 case Acknowledge(generation):
                     self._keeper.ack(bot.id, generation)
+                    crash_point("botd-end-acknowledged")
                 case Remove():
                     self._remove(bot)
         except KeeperLost:
@@ -155,12 +159,14 @@ class Executor:
     def _remove(self, bot: Bot) -> None:
         self._prepared.discard(bot.id)
         self._keeper.forget(bot.id, self._paths.bot_lock(bot.id))
+        crash_point("botd-remove-told")
         try:
             # At once: a new bot of this id may be made in the next moment, with folders of its own.
             aside = folders.set_aside(self._paths, bot.id)
         except (BotdError, OSError) as error:
             log.warning("%s: its folders stay until the next clean-up: %s", bot.id, error)
             return
+        crash_point("botd-remove-aside")
         task = asyncio.get_running_loop().create_task(self._destroy(aside))
         self._removals.add(task)
         task.add_done_callback(self._removals.discard)

@@ -10,6 +10,7 @@ from botd import comeback
 from botd.config import Source, changes, effective, load_in_child, settings_from_json
 from botd.contract.errors import BotdError
 from botd.core.settings import Settings
+from botd.crash import crash_point
 from botd.system.clock import Clock
 
 log = logging.getLogger("botd")
@@ -60,7 +61,9 @@ class Configuration:
         before = self._settings
         try:
             after = await load_in_child(self._source.path, required=self._source.required)
+            crash_point("botd-reload-checked")
             self._adopt(before, after)
+            crash_point("botd-reload-adopted")
         except BotdError as error:
             self.last_error = error.message
             raise

@@ -13,8 +13,8 @@ import errno
 import os
 from time import CLOCK_BOOTTIME, clock_gettime, time
 
+from botd.crash import crash_point
 from botd.keeper import locks, proc
-from botd.keeper.crash import crash_point
 from botd.keeper.launch import Gate
 from botd.keeper.life import Life
 from botd.keeper.limits import NONE

@@ -13,9 +13,9 @@ from __future__ import annotations
 import os
 from time import monotonic
 
+from botd.crash import crash_point
 from botd.keeper import proc
 from botd.keeper.births import instant
-from botd.keeper.crash import crash_point
 from botd.keeper.launch import parse_report
 from botd.keeper.lean import SIGCONT, SIGKILL, send_signal
 from botd.keeper.life import Life, status_words

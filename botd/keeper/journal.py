@@ -16,7 +16,7 @@ from __future__ import annotations
 import os
 from zlib import crc32
 
-from botd.keeper.crash import crash_point
+from botd.crash import crash_point
 from botd.keeper.lean import dumps, loads
 from botd.keeper.spare import Spare
 

@@ -11,8 +11,8 @@ import errno
 import os
 from time import monotonic, time
 
+from botd.crash import crash_point
 from botd.keeper import rotation
-from botd.keeper.crash import crash_point
 from botd.keeper.logindex import Index
 from botd.keeper.rotation import open_folder
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-from botd.keeper.crash import crash_point
+from botd.crash import crash_point
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

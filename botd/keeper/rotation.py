@@ -21,7 +21,7 @@ import fcntl
 import os
 from stat import S_ISREG
 
-from botd.keeper.crash import crash_point
+from botd.crash import crash_point
 
 _WRITE = os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
 _NOT_A_FILE = (errno.ELOOP, errno.EISDIR, errno.ENXIO)

@@ -14,6 +14,7 @@ from botd.access.peer import Caller
 from botd.contract.errors import BotdError
 from botd.contract.framing import LINE_MAX, LineSplitter, LineTooLong, decode, encode, failure, notification
 from botd.contract.vocabulary import RpcCode
+from botd.crash import crash_point
 from botd.server.dispatch import Dispatcher
 
 log = logging.getLogger("botd.server")
@@ -161,8 +162,10 @@ class Connection(asyncio.Protocol):
 
     async def _settle(self, answer: Any) -> None:
         result = await answer
+        crash_point("botd-request-done")
         if result is not None:
             self._send(result)
+        crash_point("botd-request-answered")
 
     def _settled(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)

@@ -15,6 +15,7 @@ from botd.contract.framing import failure, response
 from botd.contract.methods import METHODS
 from botd.contract.schema import check
 from botd.contract.vocabulary import RpcCode
+from botd.crash import crash_point
 from botd.server.call import Call, Channel
 from botd.server.services import Services
 
@@ -97,6 +98,8 @@ class Dispatcher:
         if isinstance(params, list):
             raise BotdError("invalid", "params: must be an object with named parameters", code=RpcCode.INVALID_PARAMS)
         params = check(params, method.params, "")
+        if method.mutates:
+            crash_point("botd-request-checked")
         call = Call(request_id, name, params, caller, channel, self._services)
         handler = self._handlers[name]
         token = params.get("request_id")
@@ -118,10 +121,12 @@ class Dispatcher:
         store = self._services.store
         with store.batch(durable=True) as batch:
             batch.begin_request(key, self._services.clock.wall())
+        crash_point("botd-request-id-begun")
         answer = json.dumps(await _answer(handler, call))
         try:
             with store.batch(durable=True) as batch:
                 batch.finish_request(key, answer)
+            crash_point("botd-request-id-finished")
         except BotdError as error:
             # It was done all the same, and whoever asked is to know how it went.
             log.error("the outcome of a request is not kept: %s", error)

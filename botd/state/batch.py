@@ -9,6 +9,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from botd.core.bot import BotState, Spec
+from botd.crash import crash_point
 from botd.state.codec import encode_spec, encode_state
 from botd.state.connection import Connection
 from botd.state.errors import SQLITE_ERRORS
@@ -74,6 +75,7 @@ class Batch:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         self._open = False
         if error is None:
+            crash_point("botd-batch-open")
             try:
                 self._connection.execute("COMMIT")
             except SQLITE_ERRORS as failure:

@@ -9,6 +9,7 @@ import struct
 from typing import Literal
 from urllib.parse import quote
 
+from botd.crash import crash_point
 from botd.state.errors import SQLITE_ERRORS, Damaged, StoreError, explain, explain_os, former_path, snapshot_path
 from botd.state.pages import Log
 from botd.state.schema import MIGRATIONS, check_owner, migrate
@@ -251,7 +252,9 @@ def _create(path: str) -> None:
         remove(new, f"{new}-journal")
         raise
     connection.close()
+    crash_point("botd-database-built")
     publish(new, path)
+    crash_point("botd-database-published")
 
 
 def create_private(path: str) -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Sequence
 
+from botd.crash import crash_point
 from botd.state.errors import NewerSchema, StoreError
 
 APPLICATION_ID = int.from_bytes(b"botd", "big")
@@ -83,9 +84,11 @@ def migrate(connection: sqlite3.Connection, path: str, migrations: Sequence[Migr
         try:
             for statement in statements:
                 connection.execute(statement)
+                crash_point("botd-migration-step")
             connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
             connection.execute(f"PRAGMA user_version = {number}")
             connection.execute("COMMIT")
+            crash_point("botd-migration-committed")
         except sqlite3.Error:
             if connection.in_transaction:
                 connection.execute("ROLLBACK")

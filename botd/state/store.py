@@ -13,6 +13,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Self
 
+from botd.crash import crash_point
 from botd.state.batch import Batch, Memory
 from botd.state.codec import decode_spec, decode_state
 from botd.state.connection import Connection, check, connect, create_private, open_database, publish, remove
@@ -346,6 +347,7 @@ class Store:
         """Fold the log into the database. It waits for the disk: call it when there is nothing else to do."""
         with self._guard() as connection:
             connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
+        crash_point("botd-checkpoint-done")
 
     def snapshot(self, path: str | None = None) -> str:
         """Copy the database to `path` (default `snapshot_path`), mode 0600; returns where it is.
@@ -363,7 +365,9 @@ class Store:
             create_private(new)
             try:
                 _copy(self._connection, new)
+                crash_point("botd-snapshot-copied")
                 publish(new, goal)
+                crash_point("botd-snapshot-published")
                 self._memory.fleet_changed = False
             except BaseException:
                 remove(new, f"{new}-journal", f"{new}-wal")

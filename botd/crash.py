@@ -1,4 +1,8 @@
-"""Named places at which a test may kill this process, as kill -9 would, between any two steps."""
+"""Named places at which a test may kill this process, as kill -9 would, between any two steps.
+
+The standard library only, and hardly any of it: botd and the keeper both come past here. Names that begin with `botd-`
+are botd's; tests/faults finds all of them in the source and dies at each.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +14,7 @@ def _parse(text: str) -> tuple[str, int]:
     return name, int(count) if count.isdigit() else 1
 
 
+# Taken out of the environment, so that nobody who is started from here inherits it.
 _name, _passes = _parse(os.environ.pop("BOTD_CRASH_AT", ""))
 
 
