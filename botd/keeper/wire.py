@@ -170,7 +170,7 @@ def receive(sock: Socket, buffer: bytearray) -> tuple[Message, list[int]] | None
     comes without them and with "fds_lost": true. Raises BlockingIOError when there is nothing, WireError for a packet
     that is not a message (its descriptors are closed), OSError for a broken connection.
     """
-    size, ancillary, flags, _address = sock.recvmsg_into([buffer], _ANCILLARY, _FLAGS)
+    size, ancillary, flags = _take(sock, buffer, _FLAGS)
     fds = _descriptors(ancillary)
     try:
         if flags & _socket.MSG_TRUNC:
@@ -204,12 +204,22 @@ def send_bytes(sock: Socket, data: bytes, fds: Sequence[int] = (), blocking: boo
 def receive_bytes(sock: Socket, buffer: bytearray, blocking: bool = False) -> tuple[bytes, list[int]]:
     """One packet and its descriptors (none when they did not all fit in); no bytes at the end of the connection."""
     flags = _socket.MSG_CMSG_CLOEXEC | (0 if blocking else _socket.MSG_DONTWAIT)
-    size, ancillary, flags, _address = sock.recvmsg_into([buffer], _ANCILLARY, flags)
+    size, ancillary, flags = _take(sock, buffer, flags)
     fds = _descriptors(ancillary)
     if flags & (_socket.MSG_CTRUNC | _socket.MSG_TRUNC):
         close_all(fds)
         fds = []
     return bytes(memoryview(buffer)[:size]), fds
+
+
+def _take(sock: Socket, buffer: bytearray, flags: int) -> tuple[int, Any, int]:
+    try:
+        size, ancillary, got, _address = sock.recvmsg_into([buffer], _ANCILLARY, flags)
+    except ConnectionResetError:
+        # The other end died with words of ours unread. The kernel says that once, and before what it had still said
+        # itself: descriptors of lives that nobody else holds may be among that.
+        size, ancillary, got, _address = sock.recvmsg_into([buffer], _ANCILLARY, flags)
+    return size, ancillary, got
 
 
 def close_all(fds: Sequence[int]) -> None:
