@@ -122,6 +122,7 @@ class Dispatch:
             raise Invalid(f"protocol version {message.get('version')!r:.20}; this keeper speaks {spoken}")
         self._respawner.arrived(peer.pid, message.get("respawn"))
         self._watch.greeted(peer.pid, message.get("watch"))
+        self._starts.forget_all()
         self._door.welcome(peer)
         self._door.note(
             {

@@ -52,7 +52,7 @@ class Starts:
         self._output, self._nursery, self._ends, self._remains = output, nursery, ends, remains
         self._reserve, self._door, self._boot = reserve, door, boot
         self._waiting: dict[tuple[str, int], Start] = {}
-        self._queue: deque[tuple[str, int]] = deque()
+        self._queue: deque[Start] = deque()
         self._under_way = 0
         self._paused: Callable[[], None] | None = None
 
@@ -73,8 +73,16 @@ class Starts:
             self.refuse(*key, "released", f"generation {start.gen} of {start.id} was started already")
             return
         self._waiting[key] = start
-        self._queue.append(key)
+        self._queue.append(start)
         self._pump()
+
+    def forget_all(self) -> None:
+        """Nothing happens of what waits, and nobody is told: another botd is here, to which it is no life yet.
+
+        It asks again for what is still wanted. Otherwise what it takes for never begun would begin behind its back.
+        """
+        self._waiting.clear()
+        self._queue.clear()
 
     def withdraw(self, key: tuple[str, int]) -> bool:
         """Give a start up that has not happened; False when there is none."""
@@ -120,13 +128,17 @@ class Starts:
             # Taken here and not in its turn: what is in the queue is what nobody has taken yet.
             self._loop.slow.append(self._turn(self._queue.popleft()))
 
-    def _turn(self, key: tuple[str, int]) -> Callable[[], None]:
-        return lambda: self._next(key)
+    def _turn(self, start: Start) -> Callable[[], None]:
+        return lambda: self._next(start)
 
-    def _next(self, key: tuple[str, int]) -> None:
-        start = self._waiting.get(key)
+    def _wanted(self, start: Start) -> bool:
+        """Whether it still waits: this one, and not the same generation asked for once more."""
+        return self._waiting.get((start.id, start.gen)) is start
+
+    def _next(self, start: Start) -> None:
+        key = start.id, start.gen
         try:
-            if start is not None:
+            if self._wanted(start):
                 self._begin(start)
                 return
         except Refused as refused:
@@ -170,7 +182,9 @@ class Starts:
 
     def _born(self, life: Life, start: Start, gate: Gate | OSError) -> None:
         """The fork was made (or not); the child waits at its gate."""
-        wanted = self._waiting.pop(life.key, None) is not None
+        wanted = self._wanted(start)
+        if wanted:
+            del self._waiting[life.key]
         try:
             if isinstance(gate, OSError):
                 if life.cage is not None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import select
 import signal
 
 import pytest
@@ -116,6 +117,35 @@ def test_reconnect_after_the_keeper_was_killed(run):
             if ended["id"] != "u/bot0":
                 ends[ended["id"]] = ended["signal"] if ended["exact"] else signal.SIGTERM
         assert set(ends.values()) == {signal.SIGTERM}
+
+    run(body)
+
+
+def test_the_next_keeper_hears_of_what_is_held_before_anything_else(run):
+    """A word about a life in the middle of the greeting would make it look for its lives by itself."""
+
+    async def body(botd):
+        await botd.client.connect_or_start()
+        botd.start("u/bot", 1, ["sh", "-c", "sleep 0.05; echo last; exit 6"])
+        await botd.expect("running")
+        pidfd = os.dup(botd.client.held["u/bot", 1].pidfd)
+        os.kill(botd.client.hello["pid"], signal.SIGKILL)
+        await asyncio.wait_for(botd.lost.wait(), 20)
+        await asyncio.to_thread(select.select, [pidfd], [], [], 20)
+        os.close(pidfd)
+        botd.client.hello = {}
+        greeting = asyncio.ensure_future(botd.client.reconnect())
+        while not botd.client.hello:  # noqa: ASYNC110 - the very turn of the loop is what matters
+            await asyncio.sleep(0)
+        with pytest.raises(KeeperLost):
+            botd.start("u/other", 1, ["sleep", "1000"])
+        [state] = await greeting
+        final = state["final"] if not state["live"] else await botd.expect("exited")
+        if botd.client.hello["features"]["pidfd_info_exit"]:
+            assert (final["code"], final["exact"]) == (6, True)
+        assert botd.house.log("u/bot") == b"last\n"
+        botd.start("u/other", 1, ["sleep", "1000"])
+        assert (await botd.expect("running"))["id"] == "u/other"
 
     run(body)
 

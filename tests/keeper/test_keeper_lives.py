@@ -284,6 +284,23 @@ def test_a_generation_is_started_once(house):
     keeper.start("u/bot", 6, ["sleep", "100"])
 
 
+def test_what_waits_for_its_start_is_forgotten_when_another_botd_comes(house):
+    """It sees no life there, and acts on that: what it gave up must not begin, what it asks for again must."""
+    keeper = house.up()
+    bots = [f"u/bot{n:02}" for n in range(40)]
+    for bot in bots:
+        keeper.ask_start(bot, 1, ["sleep", "1000"])
+    keeper.close()
+    again = house.connect()
+    assert again.ping()["waiting"] == 0
+    missing = [bot for bot in bots if again.state(bot, 1) is None]
+    assert missing, "all were started before anybody else came"
+    for bot in missing[1:]:
+        again.start(bot, 1, ["sleep", "1000"])
+    assert again.ping()["live"] == len(bots) - 1
+    assert not [message for message in again.inbox if message["op"] in ("refused", "failed")]
+
+
 def test_two_generations_never_live_together(house):
     keeper = house.up()
     keeper.start("u/bot", 1, house.witness(1))

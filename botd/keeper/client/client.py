@@ -34,7 +34,8 @@ class KeeperClient:
     or "tree" and matters only to a keeper that is started here. `watch` are the figures of the watchdog, `on_watched`
     gets what either side saw of the other, in words.
 
-    Methods that send raise KeeperLost when there is no connection, KeeperError when QUEUE_LIMIT messages wait.
+    Methods that send raise KeeperLost when there is no connection (or none yet to which every life was handed over),
+    KeeperError when QUEUE_LIMIT messages wait.
     """
 
     def __init__(
@@ -100,32 +101,32 @@ class KeeperClient:
         `limits`, where it is there: {memory, swap: bytes, pids: count, cpu: cores}, None for no limit.
         Answered by `started` and then `running`, or by `failed` or `refused`.
         """
-        self._send({**spec, "op": "start"})
+        self._tell({**spec, "op": "start"})
 
     def stop(self, life_id: str, gen: int, signal: int, grace_s: float) -> None:
         """Send `signal` to the main process, SIGKILL the whole tree after `grace_s` seconds (0: at once)."""
-        self._send({"op": "stop", "id": life_id, "gen": gen, "signal": int(signal), "grace_s": grace_s})
+        self._tell({"op": "stop", "id": life_id, "gen": gen, "signal": int(signal), "grace_s": grace_s})
 
     def signal(self, life_id: str, gen: int, signal: int) -> None:
         """Deliver a signal to the main process, nothing more."""
-        self._send({"op": "signal", "id": life_id, "gen": gen, "signal": int(signal)})
+        self._tell({"op": "signal", "id": life_id, "gen": gen, "signal": int(signal)})
 
     def ack(self, life_id: str, gen: int) -> None:
         """The end of this life is recorded: the keeper forgets it, its descriptors are closed here."""
-        self._send({"op": "ack", "id": life_id, "gen": gen})
+        self._tell({"op": "ack", "id": life_id, "gen": gen})
         release(self.held, (life_id, gen))
 
     def logs(self, life_id: str, max_bytes: int, keep: int, max_age_s: float = 0.0) -> None:
         """Change when the log files of a bot rotate (bytes; age of the first byte, 0: any) and how many stay."""
-        self._send({"op": "logs", "id": life_id, "max_bytes": max_bytes, "keep": keep, "max_age_s": max_age_s})
+        self._tell({"op": "logs", "id": life_id, "max_bytes": max_bytes, "keep": keep, "max_age_s": max_age_s})
 
     def limits(self, life_id: str, gen: int, limits: Message) -> None:
         """Change what a live life may use: {memory, swap, pids, cpu}, as `start` has it. Answered by errors only."""
-        self._send({"op": "limits", "id": life_id, "gen": gen, "limits": limits})
+        self._tell({"op": "limits", "id": life_id, "gen": gen, "limits": limits})
 
     def forget(self, life_id: str, lock: str | None = None) -> None:
         """The bot is deleted: its generations and its lock file go. Answered by `forgotten` or `refused`."""
-        self._send({"op": "forget", "id": life_id, "lock": lock})
+        self._tell({"op": "forget", "id": life_id, "lock": lock})
 
     async def ping(self) -> Message:
         """The keeper now: pid, version, live, unacknowledged, waiting, journal_damaged, containment."""
@@ -208,6 +209,14 @@ class KeeperClient:
             return await self._answers.ask(answer, lambda: self._send(message), within_s)
         except TimeoutError:
             raise KeeperError(f"the keeper (pid {self.hello.get('pid', '?')}) does not answer") from None
+
+    def _tell(self, message: Message) -> None:
+        """Something about a life: not before every life was handed over and is known."""
+        if self._states is not None:
+            # The next keeper would look for its lives by itself, and would not wait for what is held here. Who reads
+            # the states says it again, where it is still to be said.
+            raise KeeperLost("the keeper does not know its lives yet")
+        self._send(message)
 
     def _send(self, message: Message, fds: Sequence[int] = ()) -> None:
         if self._connection is None:

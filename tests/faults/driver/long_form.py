@@ -17,6 +17,7 @@ import math
 import os
 import platform
 import secrets
+import signal
 import statistics
 import sys
 from collections import Counter
@@ -42,6 +43,8 @@ def main(arguments):
     if "FIGURES" in given:
         print(read(given["FIGURES"]).table(markdown=True))
         return 0
+    # Asked to end, it leaves no fleet behind.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     seed = int(given.get("SEED") or secrets.randbelow(10**6))
     chapters = list(plan(given, seed))
     print(f"seed {seed}: {len(chapters)} chapters on {os.cpu_count()} cores, Linux {platform.release()}", flush=True)
