@@ -2,6 +2,7 @@
 # make test    sets everything up and runs every check and test
 # make check   lint, types, import contracts (under 30 s)
 # make bench   the figures, beside the physical floor of the same run
+# make faults  kills, stops and crash points, ROUNDS=1000 of them (docs/faults.md)
 
 PYTHON ?= python3
 # Tests wait more than they work: one process more than there are processors.
@@ -11,7 +12,7 @@ BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check format bench clean
+.PHONY: help setup demo test check format bench faults clean
 
 help:
 	@sed -n 's/^# //p' Makefile
@@ -45,6 +46,12 @@ format: $(STAMP)
 
 bench: $(STAMP)
 	@$(BIN)/python -m benchmarks
+
+# What a finding is told with goes in here as it stands.
+FAULT_WORDS := ROUNDS SEED WHO BOTS FROM TO CONTAINMENT WITHOUT OUT FIGURES
+
+faults: $(STAMP)
+	@$(BIN)/python tests/faults/run.py $(foreach word,$(FAULT_WORDS),$(if $($(word)),$(word)=$($(word))))
 
 clean:
 	rm -rf $(VENV) .pytest_cache .ruff_cache .mypy_cache

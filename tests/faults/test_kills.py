@@ -12,8 +12,9 @@ from driver.chapter import Chapter
 from driver.points import Walk, all_points
 
 SEED = int(os.environ.get("BOTD_SEED", "4711"))
-BOTS = 16
-ROUNDS = 10
+BOTS = 8
+"""One of each role, and those that apply is about."""
+ROUNDS = 8
 WITHOUT = "pidfd_info,zombie_stat"
 
 
@@ -26,17 +27,17 @@ def clean(tally):
 @pytest.mark.parametrize("containment", ["auto", "tree"])
 def test_random_kills(containment):
     tally = clean(Chapter(SEED, range(ROUNDS), who="all", bots=BOTS, containment=containment).run())
-    assert tally.exact > BOTS and tally.lines > 10_000, "the bots were not busy"
+    assert tally.exact > BOTS and tally.lines > 1_000, "the bots were not busy"
 
 
 def test_without_the_kernels_help_a_status_is_exact_or_unknown_and_never_wrong():
-    tally = clean(Chapter(SEED, range(4), who="both", bots=BOTS, containment="tree", without=WITHOUT).run())
-    assert tally.exact > BOTS
+    tally = clean(Chapter(SEED, range(3), who="both", bots=BOTS, containment="tree", without=WITHOUT).run())
+    assert tally.unknown > 0 and tally.unknown + tally.exact == tally.lives
 
 
 @pytest.mark.parametrize("share", [0, 1])
 def test_death_at_every_crash_point(share):
     """Two fleets, one in each containment, and half of the points for each."""
     points = all_points()[share::2]
-    tally = clean(Walk(SEED, points=points, containment=("auto", "tree")[share]).run())
+    tally = clean(Walk(SEED, points=points, containment=("auto", "tree")[share], bots=BOTS).run())
     assert set(tally.points) == set(points)

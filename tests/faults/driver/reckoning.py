@@ -11,12 +11,16 @@ from .evidence import IN_FLIGHT, counts_of, history, lives_of, match, missing, r
 SIGKILL = ("signal", int(signal.SIGKILL))
 
 
+FOUND_AFTER_S = 30.0
+"""So long ago a keeper may have died when another one is seen."""
+
+
 class Reckoning:
     """Fills `tally`; `complain(text)` is called with each violation."""
 
-    def __init__(self, home, members, events, promises, shots, gaps, tally, complain):
+    def __init__(self, home, members, events, promises, shots, gaps, tally, complain, orphaned=()):
         self._home, self._members, self._tally, self._complain = home, members, tally, complain
-        self._gaps = gaps
+        self._gaps, self._orphaned = gaps, orphaned
         self._events, self._history = events, history(events)
         self._asked, self._shots = {}, {}
         for bot_id, _verb, at in promises.asked:
@@ -59,6 +63,11 @@ class Reckoning:
     def _was_shot(self, member, life):
         return (member.id, life.pid) in self._shots
 
+    def _was_orphaned(self, life):
+        """Whether its keeper died before it did. Another one may be connected a while after that."""
+        ended = life.ended_at if life.ended_at is not None else life.until
+        return any(life.began <= at and ended >= at - FOUND_AFTER_S for at in self._orphaned)
+
     def _in_gap(self, member, life):
         """Whether it ended, or may have ended, while nobody held on to it."""
         if life.ended_at is not None:
@@ -73,7 +82,7 @@ class Reckoning:
     def _may_be(self, member, life, status):
         """Whether a recorded status is the one that this life had."""
         if status is None:
-            return self._in_gap(member, life)
+            return self._in_gap(member, life) or self._was_orphaned(life)
         if status == life.end:
             return True
         if status[0] == "signal" and any(status[1] == n for n, _ in self._shots.get((member.id, life.pid), ())):

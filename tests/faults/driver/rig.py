@@ -28,15 +28,18 @@ MARGIN_S = 1.0
 class Rig:
     """`without`: features that the keepers do without; then they are started here and not by botd.
 
+    `orphaned` are the times of keepers' deaths. Where the kernel does not help (`helpless`), the next keeper is no parent
+    of who lived then, and may not learn how it ends.
     `gaps` are (from, to) in which an exit status may be unknown and a last line lost: nobody held on to what ended.
     """
 
     def __init__(self, fleet, tally, without=""):
         self.fleet, self.tally, self.without = fleet, tally, without
         self.gaps = []
+        self.orphaned = []
         self.botd_pid = self.keeper_pid = None
         self.child = None
-        self.armed = False
+        self.armed = self.helpless = False
         self._deaths = 0
 
     # --- coming up --------------------------------------------------------------------------------------
@@ -58,7 +61,9 @@ class Rig:
         status = until(connected, "botd with a keeper", BACK_WITHIN_S)
         if status["keeper"]["pid"] != self.keeper_pid:
             self._deaths = 0
+            self.orphaned.append(monotonic())
         self.botd_pid, self.keeper_pid = status["pid"], status["keeper"]["pid"]
+        self.helpless = not status["keeper"]["features"].get("pidfd_info_exit")
 
     def start_child(self, crash_at=""):
         """A botd that nobody brings back, as our child, armed; whether it came to serve."""
@@ -101,7 +106,6 @@ class Rig:
         began, old = monotonic(), self.keeper_pid
         if self.without:
             self._swap_keeper()
-            self.gaps.append((began - MARGIN_S, monotonic()))
         else:
             kill(old)
         until(lambda: self._keeper_now() not in (None, old), "another keeper", BACK_WITHIN_S)
