@@ -28,8 +28,8 @@ MARGIN_S = 1.0
 class Rig:
     """`without`: features that the keepers do without; then they are started here and not by botd.
 
-    `orphaned` are the times of keepers' deaths. Where the kernel does not help (`helpless`), the next keeper is no parent
-    of who lived then, and may not learn how it ends.
+    `orphaned` are the times of keepers' deaths. Where the kernel does not help (`helpless`), the next keeper, which is
+    no parent of who lived then, may not learn how it ends.
     `gaps` are (from, to) in which an exit status may be unknown and a last line lost: nobody held on to what ended.
     """
 
