@@ -9,7 +9,7 @@ import os
 
 import pytest
 from driver.chapter import Chapter
-from driver.points import Walk, all_points
+from driver.points import ELSEWHERE, Walk, all_points, in_the_source
 
 SEED = int(os.environ.get("BOTD_SEED", "4711"))
 BOTS = 8
@@ -33,6 +33,10 @@ def test_random_kills(containment):
 def test_without_the_kernels_help_a_status_is_exact_or_unknown_and_never_wrong():
     tally = clean(Chapter(SEED, range(2), who="both", bots=BOTS, containment="tree", without=WITHOUT).run())
     assert tally.unknown > 0 and tally.unknown + tally.exact == tally.lives
+
+
+def test_crash_points_that_are_left_to_other_tests_are_still_there():
+    assert in_the_source() > ELSEWHERE.keys()
 
 
 @pytest.mark.parametrize("share", [0, 1])

@@ -124,6 +124,8 @@ def match(lives, recorded, may_be):
 def output_of(folder, stream):
     """Every line that the keeper filed, the oldest first; a rotation that a kill cut short is read as it will be."""
     numbered = [p for p in folder.glob(f"{stream}.log.*") if re.fullmatch(r"\w+\.log\.\d+(\.gz)?", p.name)]
+    # One that was just compressed: the plain one is about to go.
+    numbered = [path for path in numbered if path.with_name(f"{path.name}.gz") not in numbered]
     parts = [
         gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
         for path in sorted(numbered, key=lambda p: -int(p.name.split(".")[2]))
