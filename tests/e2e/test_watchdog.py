@@ -183,27 +183,22 @@ def told(fleet):
     return until(ask, "a start that failed")
 
 
-def test_a_database_that_was_damaged(make_fleet):
+def test_a_botd_that_cannot_start_is_told_about_by_the_keeper(make_fleet):
     fleet = make_fleet(environ=PATIENT).up()
-    database = Path(fleet.home, "botd.db")
-    good = []
 
     def spoil():
-        for suffix in ("", "-wal"):
-            path = Path(f"{database}{suffix}")
-            good.append((path, path.read_bytes() if path.exists() else None))
-            path.unlink(missing_ok=True)
-        database.write_bytes(b"this is no database" * 1000)
+        os.unlink(fleet.socket)
+        Path(fleet.socket).write_text("precious")
 
     before = broken(fleet, spoil)
     facts = told(fleet)
-    assert "botd.db" in facts["said"]
+    assert "exists and is no socket" in facts["said"]
     status = facts["last_exit"]["code"]
     assert status
     assert facts["bots_running"] == 1
     # Between two attempts: during one it names that instead.
     shown = until(lambda: "tries again in" in (s := fleet.botctl("daemon", "status").stderr) and s, "a pause")
-    for word in ("botd is down since", "(attempt", f"its last end: exit status {status}", "botd.db"):
+    for word in ("botd is down since", "(attempt", f"its last end: exit status {status}", "is no socket"):
         assert word in shown
     sick = fleet.botctl("doctor")
     assert sick.returncode == 1
@@ -211,11 +206,8 @@ def test_a_database_that_was_damaged(make_fleet):
     # A person who tries now is told at once.
     refused = fleet.botctl("daemon", "start")
     assert refused.returncode == 7, refused.stderr
-    assert "botd.db" in refused.stderr
-    for path, content in good:
-        path.unlink(missing_ok=True)
-        if content is not None:
-            path.write_bytes(content)
+    assert "exists and is no socket" in refused.stderr
+    os.unlink(fleet.socket)
     # Mended: this command does not wait for the keeper's next attempt.
     assert fleet.botctl("daemon", "start").returncode == 0
     assert fleet.pids() == before
