@@ -25,7 +25,7 @@ from botd.contract.vocabulary import Exit
 from botd.core.fleet import Fleet
 from botd.keeper import wire
 from botd.keeper.client import KeeperClient, KeeperError
-from botd.keeper.crash import armed, crash_point
+from botd.crash import armed, crash_point
 from botd.state.connection import restore_former, schema_of
 from botd.state.errors import StoreError
 from botd.state.schema import MIGRATIONS

@@ -19,7 +19,7 @@ from __future__ import annotations
 import os
 from sys import byteorder
 
-from botd.keeper.crash import armed, crash_point
+from botd.crash import armed, crash_point
 from botd.keeper.lean import SIGKILL, dumps, send_signal
 
 TYPE_CHECKING = False
