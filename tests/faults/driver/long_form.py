@@ -76,9 +76,10 @@ def plan(given, seed):
     if "FROM" in given:
         numbers = range(int(given["FROM"]), int(given["TO"]) + 1)
         where = {"containment": given.get("CONTAINMENT", "auto"), "without": given.get("WITHOUT", "")}
-        yield (
-            Walk(seed, numbers[0], **where) if who == "points" else Chapter(seed, numbers, who=who, bots=bots, **where)
-        )
+        if who == "points":
+            yield Walk(seed, numbers[0], bots=bots, **where)
+        else:
+            yield Chapter(seed, numbers, who=who, bots=bots, **where)
         return
     for kind, share in SHARES.items():
         if who not in (kind, "all"):

@@ -67,7 +67,7 @@ class Rig:
 
     def start_child(self, crash_at=""):
         """A botd that nobody brings back, as our child, armed; whether it came to serve."""
-        environ = {**self.fleet.environ, **({"BOTD_CRASH_AT": crash_at} if crash_at else {})}
+        environ = {**self.fleet.environ, "BOTD_RESPAWN": "0", **({"BOTD_CRASH_AT": crash_at} if crash_at else {})}
         began = monotonic()
         self.armed = bool(crash_at)
         with open(f"{self.fleet.home}/botd.out", "ab") as log:
