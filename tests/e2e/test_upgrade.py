@@ -57,7 +57,7 @@ def botds():
     folder = Path(tempfile.mkdtemp(prefix="b", dir="/tmp"))
     version = (r'__version__ = ".*"', f'__version__ = "{NEXT}"')
     more = (r"(?s)(MIGRATIONS: tuple\[Migration, \.\.\.\] = \(.*?)\)\n", r'\1 ("CREATE TABLE novelty (x TEXT)",),)\n')
-    point = (r"        rebooted = self\._load\(\)\n", MISBEHAVE.replace("\\", r"\\") + r"\g<0>")
+    point = (r"        self\._takeover\.recording\(\)\n", MISBEHAVE.replace("\\", r"\\") + r"\g<0>")
     kinds = {
         "newer": {"__init__.py": version},
         "migrating": {"__init__.py": version, "state/schema.py": more, "app.py": point},

@@ -24,6 +24,15 @@ NEW_DATABASE = ("botd-migration-step", "botd-migration-committed", "botd-databas
 ELSEWHERE = {
     "rotate-oldest-gone": "it takes lines away, as it should: tests/keeper/test_keeper_rotation.py",
     "rotate-packed": "only behind a compression that was cut short: tests/keeper/test_keeper_rotation.py",
+    **{
+        f"{program}-{step}": f"a step of an upgrade: tests/{tests}"
+        for program, tests, steps in (
+            ("handover", "keeper/test_keeper_handover.py", "asked paused rehearsed written ready"),
+            ("resume", "keeper/test_keeper_handover.py", "begun checked built settled"),
+            ("upgrade", "e2e/test_upgrade.py", "preflighted keeper-replaced recorded left opened recording"),
+        )
+        for step in steps.split()
+    },
 }
 """Points that a walk does not go to, and who does."""
 REACHED_WITHIN_S = 90.0
