@@ -23,9 +23,9 @@ from botd.contract.errors import BotdError
 from botd.contract.paths import Paths
 from botd.contract.vocabulary import Exit
 from botd.core.fleet import Fleet
+from botd.crash import armed, crash_point
 from botd.keeper import wire
 from botd.keeper.client import KeeperClient, KeeperError
-from botd.crash import armed, crash_point
 from botd.state.connection import restore_former, schema_of
 from botd.state.errors import StoreError
 from botd.state.schema import MIGRATIONS

@@ -13,8 +13,8 @@ import sys
 from sys import byteorder
 from time import monotonic
 
-from botd.keeper import proc, wire
 from botd.crash import crash_point
+from botd.keeper import proc, wire
 from botd.keeper.handover import FORMAT, LOCK_FD, descriptors, keep_open
 from botd.keeper.journal import Journal
 from botd.keeper.lean import loads
