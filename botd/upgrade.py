@@ -72,9 +72,9 @@ class Upgrade:
         self._running = True
         try:
             facts = await self._preflight(_interpreter(python))
-            crash_point("upgrade-preflighted")
+            crash_point("botd-upgrade-preflighted")
             await self._replace_keeper(facts)
-            crash_point("upgrade-keeper-replaced")
+            crash_point("botd-upgrade-keeper-replaced")
             former, new = succession.own(self._config), _program(facts, self._config)
             pids = {bot.id: bot.state.pid for bot in self._fleet if bot.state.pid is not None}
             record = succession.begin(former, new, len(MIGRATIONS), pids)
@@ -82,7 +82,7 @@ class Upgrade:
                 succession.write(succession.record_path(self._paths.run), record)
             except OSError as error:
                 raise _not_begun(f"{self._paths.run}/upgrade.json: {error.strerror}", "free some space") from None
-            crash_point("upgrade-recorded")
+            crash_point("botd-upgrade-recorded")
         except BaseException:
             self._running = False
             raise
@@ -173,10 +173,10 @@ class Takeover:
 
     def recording(self) -> None:
         """From here on things are recorded: there is no way back to a former schema."""
-        crash_point("upgrade-opened")
+        crash_point("botd-upgrade-opened")
         if self._record is not None and self._record["state"] == "trial" and self._is_next():
             self._note(state="recording")
-        crash_point("upgrade-recording")
+        crash_point("botd-upgrade-recording")
 
     def serves(self, fleet: Fleet, hello: Mapping[str, Any]) -> str:
         """This botd serves: the outcome of the upgrade, in words for the history; empty when there was none."""
@@ -233,7 +233,7 @@ def execute(successor: Successor, paths: Paths, lock: int, listener: int, *, res
 
     `respawn`: whether the keeper brings botd back, which the next one could not tell from its parent.
     """
-    crash_point("upgrade-left")
+    crash_point("botd-upgrade-left")
     former = successor.record["from"]
     path = succession.record_path(paths.run)
     left = {"lock": lock, "listener": listener, "record": path}

@@ -264,9 +264,9 @@ def test_one_that_fails_after_the_migration_gives_everything_back(make_fleet, bo
 
 def crash_points():
     text = "".join(path.read_text() for path in (ROOT / "botd").glob("*.py"))
-    found = sorted(re.findall(r'crash_point\("(upgrade-[^"]+)"\)', text))
+    found = sorted(re.findall(r'crash_point\("(botd-upgrade-[^"]+)"\)', text))
     # One before the keeper is replaced, one with nobody at the door, one with the database migrated; or all of them.
-    short = ("upgrade-preflighted", "upgrade-left", "upgrade-recording")
+    short = ("botd-upgrade-preflighted", "botd-upgrade-left", "botd-upgrade-recording")
     assert set(short) <= set(found)
     return found if os.environ.get("BOTD_ALL_POINTS") else short
 
@@ -274,7 +274,7 @@ def crash_points():
 @pytest.mark.parametrize("point", crash_points())
 def test_killed_at_each_step(make_fleet, point):
     """Whoever is next finds everything as it was; bots run on. Points of a start are passed by the first one, too."""
-    passes = 2 if point in ("upgrade-opened", "upgrade-recording") else 1
+    passes = 2 if point in ("botd-upgrade-opened", "botd-upgrade-recording") else 1
     fleet = make_fleet(environ={"BOTD_CRASH_AT": f"{point}:{passes}"}).up()
     fleet.create("alice/runs", "witness 0.02")
     before, daemon = fleet.pids(), fleet.daemon_pid
@@ -289,7 +289,7 @@ def test_killed_at_each_step(make_fleet, point):
     assert fleet.daemon_pid != daemon
     status = fleet.rpc("daemon.status")
     assert status["keeper"]["connected"]
-    if point in ("upgrade-preflighted", "upgrade-keeper-replaced"):
+    if point in ("botd-upgrade-preflighted", "botd-upgrade-keeper-replaced"):
         assert status["upgrade"] is None
     else:
         assert status["upgrade"]["state"] == "done"

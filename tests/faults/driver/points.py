@@ -29,7 +29,7 @@ ELSEWHERE = {
         for program, tests, steps in (
             ("handover", "keeper/test_keeper_handover.py", "asked paused rehearsed written ready"),
             ("resume", "keeper/test_keeper_handover.py", "begun checked built settled"),
-            ("upgrade", "e2e/test_upgrade.py", "preflighted keeper-replaced recorded left opened recording"),
+            ("botd-upgrade", "e2e/test_upgrade.py", "preflighted keeper-replaced recorded left opened recording"),
         )
         for step in steps.split()
     },
