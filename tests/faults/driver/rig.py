@@ -11,7 +11,7 @@ import subprocess
 import sys
 from time import monotonic, sleep
 
-from fleet_house import ALL, BOTCTL, ROOT, Timeout, Wire, gone, kill, until
+from fleet_house import ALL, BOTCTL, ROOT, Timeout, Wire, alive, gone, kill, until
 
 from botd.contract.errors import BotdError
 
@@ -56,7 +56,8 @@ class Rig:
 
         def connected():
             status = self.rpc("daemon.status")
-            return status if status["keeper"]["connected"] else None
+            # It may not have seen yet that its keeper was killed.
+            return status if status["keeper"]["connected"] and alive(status["keeper"]["pid"]) else None
 
         status = until(connected, "botd with a keeper", BACK_WITHIN_S)
         if status["keeper"]["pid"] != self.keeper_pid:
