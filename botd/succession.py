@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from botd import __version__
 
 if TYPE_CHECKING:
-    from collections.abc import MutableMapping
+    from collections.abc import Mapping, MutableMapping
 
     Record = dict[str, Any]
 
@@ -50,6 +50,21 @@ class Program:
 
 def own(config: str | None) -> Program:
     return Program(__version__, sys.executable, PACKAGES, config)
+
+
+def way(program: Program) -> Record:
+    """How the keeper runs it."""
+    return {"argv": program.argv, "cwd": program.cwd}
+
+
+def recipe(home: str, environ: Mapping[str, str], config: str | None) -> Record:
+    """How the keeper brings botd back: this program, with what of the environment it needs."""
+    kept = ("PATH", "HOME", "LANG", "LC_ALL", "TZ", "XDG_STATE_HOME")
+    env = {name: value for name, value in environ.items() if name in kept or name.startswith("BOTD_")}
+    env["BOTD_RESPAWN"] = "1"
+    if "BOTD_HOME" in env:
+        env["BOTD_HOME"] = home  # it may be relative, and botd is started elsewhere
+    return {**way(own(config)), "env": env}
 
 
 def is_own(program: Record) -> bool:

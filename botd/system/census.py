@@ -12,7 +12,7 @@ import os
 from collections.abc import Mapping
 from typing import NamedTuple
 
-from botd.system.procfs import Stat, parse_stat, read_small
+from botd.system.procfs import Stat, is_thread, parse_stat, read_small
 
 _FORGET_ROUNDS = 12
 """After so many rounds strangers are looked at again: their numbers may have been given to others."""
@@ -134,6 +134,7 @@ class Census:
 
     def _stat(self, pid: int) -> Stat | None:
         try:
-            return parse_stat(read_small(f"{self._proc}/{pid}/stat"))
+            raw = read_small(f"{self._proc}/{pid}/stat")
         except OSError:
             return None  # it ended just now, or is hidden from us
+        return None if is_thread(raw) else parse_stat(raw)

@@ -39,6 +39,15 @@ def parse_stat(raw: bytes) -> Stat | None:
         return None
 
 
+def is_thread(raw: bytes) -> bool:
+    """Whether /proc/NUMBER/stat is of a thread that is not its process's first: those answer there, too, unlisted.
+
+    They alone signal nobody when they end (the field exit_signal).
+    """
+    fields = raw[raw.rfind(b")") + 2 :].split(b" ", 36)
+    return len(fields) > 35 and fields[35] == b"-1"
+
+
 def read_small(path: str) -> bytes:
     """The first kilobyte of a file. OSError."""
     fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)

@@ -92,6 +92,33 @@ def test_a_sample_is_of_all_processes_and_what_they_share_is_counted_once_where_
         sampler.close()
 
 
+THREADS = """
+import threading, sys
+for _ in range(5):
+    threading.Thread(target=threading.Event().wait, daemon=True).start()
+print("ready", flush=True)
+sys.stdin.read()
+"""
+
+
+def test_threads_are_no_processes_though_their_numbers_answer(family):
+    """A number that is tried without a list may be a thread's: a Node program has six of them."""
+    census = Census()
+    census.take({}, {})  # from here on new numbers are tried one by one
+    with subprocess.Popen(
+        [sys.executable, "-I", "-S", "-c", THREADS],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    ) as process:
+        assert process.stdout.readline() == "ready\n"
+        assert len(os.listdir(f"/proc/{process.pid}/task")) == 6
+        found = census.take({process.pid: "a/b"}, {})
+        process.stdin.close()
+    assert found == {}
+
+
 def test_children_that_end_are_counted_no_more(family):
     size = 48 << 20
     main, *others = family(size)
