@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from itertools import pairwise
 from typing import NamedTuple
 
 from botd.system.procfs import Stat, is_thread, parse_stat, read_small
@@ -44,7 +45,7 @@ class Census:
     def take(self, mains: Mapping[int, str], groups: Mapping[str, str]) -> dict[str, list[Kin]]:
         """Bot -> its processes but the main one; bots of one process are not in it.
 
-        `mains`: main pid -> bot; `groups`: the name of a life's cgroup folder -> bot. OSError without /proc.
+        `mains`: main pid -> bot; `groups`: a life's cgroup folder, as FLEET/LIFE -> bot. OSError without /proc.
         """
         pids = self._candidates()
         stats: dict[int, Stat] = {}
@@ -127,9 +128,10 @@ class Census:
         for line in lines:
             if line.startswith("0::"):
                 # The outermost name counts: a bot may make folders of any name within its own.
-                for part in line[3:].split("/"):
-                    if part in groups:
-                        return groups[part]
+                parts = line[3:].split("/")
+                for pair in map("/".join, pairwise(parts)):
+                    if pair in groups:
+                        return groups[pair]
         return None
 
     def _stat(self, pid: int) -> Stat | None:

@@ -158,7 +158,8 @@ class Sampler:
             except OSError:
                 pass  # it has ended just now, or descriptors are short: its processes are counted instead
         if group is not None:
-            watched.group = group.rpartition("/")[2]
+            # With the folder above, which is this fleet's own: another one may have a bot of the same name.
+            watched.group = "/".join(group.split("/")[-2:])
             self._groups[watched.group] = id
         self._watched[id] = watched
         self._mains[pid] = id

@@ -171,8 +171,10 @@ def test_orphans_in_a_cgroup_are_known_by_it_and_a_bot_cannot_hang_them_on_anoth
     proc.process(20, session=20)
     proc.process(11, session=11, cgroup="/botd-1/alice+shop+7/botd-1/bob+quiz+2")
     proc.process(12, session=12, cgroup="/elsewhere")
+    proc.process(13, session=13, cgroup="/botd-2/alice+shop+7")  # of another fleet
     census = Census(str(proc.folder))
-    mains, groups = {10: "alice/shop", 20: "bob/quiz"}, {"alice+shop+7": "alice/shop", "bob+quiz+2": "bob/quiz"}
+    mains = {10: "alice/shop", 20: "bob/quiz"}
+    groups = {"botd-1/alice+shop+7": "alice/shop", "botd-1/bob+quiz+2": "bob/quiz"}
     assert pids(census.take(mains, groups)) == {"alice/shop": [11]}
     assert pids(Census(str(proc.folder)).take(mains, {})) == {}
 
