@@ -82,11 +82,11 @@ class Witness:
         except BlockingIOError:
             self.note("twin")
             os._exit(RAN_TWICE)
-        signal.signal(signal.SIGTERM, self.asked)
         self.life = int(os.pread(self.lock, 32, 0) or b"0") + 1
         # Through the locked descriptor, never by rename: a new file would be a new lock.
         os.pwrite(self.lock, b"%d" % self.life, 0)
         self.note("begin")
+        signal.signal(signal.SIGTERM, self.asked)
         if self.kind == "parent":
             self.family()
         until, how, number = monotonic() + LIFETIME_S, "exit", 0

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from .evidence import IN_FLIGHT, counts_of, history, lives_of, match, missing, read_output
 
-SIGKILL = ("signal", int(signal.SIGKILL))
+SIGKILL, SIGTERM = ("signal", int(signal.SIGKILL)), ("signal", int(signal.SIGTERM))
 
 
 FOUND_AFTER_S = 30.0
@@ -87,7 +87,9 @@ class Reckoning:
             return True
         if status[0] == "signal" and any(status[1] == n for n, _ in self._shots.get((member.id, life.pid), ())):
             return True
-        return status == SIGKILL and self._was_asked(member, life)
+        # SIGTERM, too, where it came before the bot could answer it.
+        killed = status == SIGKILL or (status == SIGTERM and life.end is None and life.term_at is None)
+        return killed and self._was_asked(member, life)
 
     def _statuses(self, member, lives):
         recorded = list(self._history.get(member.id, {}).values())
