@@ -157,7 +157,7 @@ class Reckoning:
         """From an end that nobody asked for to the next life's first word; its restart delay is a part of that."""
         asked = self._asked.get(member.id, ())
         for life, later in pairwise(lives):
-            if life.end is None or life.term_at is not None:
+            if life.end is None or life.term_at is not None or (member.finishes and life.end == ("exit", 0)):
                 continue
             if not any(life.began <= at <= later.began for at in asked):
                 self._tally.recovery.append(later.began - life.ended_at)
