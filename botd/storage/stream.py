@@ -81,8 +81,11 @@ class StreamReader:
 
     def read(self) -> list[Piece]:
         """The next lines; none when there are none now."""
-        if self._file is None and not self._open_oldest():
-            return []
+        if self._file is None:
+            if not self._open_oldest():
+                return []
+            # It was full before the first look at it; so may others have been, that are gone.
+            self.more |= inode_of(self._folder, self._log) != self.inode
         while self._file is not None:
             try:
                 pieces = self._read_file(self._file, final=False)
