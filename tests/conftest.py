@@ -58,7 +58,12 @@ def make_fleet():
     assert not problems, "\n".join(problems)
 
 
+LONG = ("faults", "e2e", "test_mutants.py", "server")
+
+
 def pytest_collection_modifyitems(items):
+    # The longest files first, so that none of them is left for one process alone in the end.
+    items.sort(key=lambda item: next((i for i, word in enumerate(LONG) if word in item.path.parts), len(LONG)))
     for item in items:
         if item.get_closest_marker("root") and os.geteuid() != 0:
             item.add_marker(pytest.mark.skip(reason="needs root"))

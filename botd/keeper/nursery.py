@@ -15,8 +15,10 @@ import marshal
 import os
 from time import monotonic
 
+from botd.crash import crash_point
 from botd.keeper import wire
 from botd.keeper.launch import LOCK_FD, Command, Gate, Pipes, child, clone, settle
+from botd.keeper.lean import SIGKILL
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -31,6 +33,10 @@ if TYPE_CHECKING:
 
 _REQUEST_LIMIT = 128 * 1024
 _AGAIN_S = 1.0
+_PATIENCE_S = 15.0
+"""A fork takes a millisecond. A helper that was stopped by somebody would hold up every start."""
+
+_SOCKET_FD = 63
 _FDS = 5
 """wait, report, stdout, stderr and lock travel with every request; a cgroup may follow."""
 
@@ -48,6 +54,7 @@ class Nursery:
         self._sock: Socket | None = None
         self._pid = -1
         self._opened = 0.0
+        self._awaited: Pipes | None = None
         self._open()
 
     def ask(self, command: Command, lock: int, cgroup: int | None, born: Born) -> bool:
@@ -75,7 +82,21 @@ class Nursery:
             return False
         pipes.close_theirs()
         self._asked.append((pipes, born))
+        if self._awaited is None:
+            self._await(pipes)
         return True
+
+    def _await(self, first: Pipes | None) -> None:
+        """Look again later whether the oldest request is still this one."""
+        self._awaited = first
+        if first is not None:
+            self._loop.after(_PATIENCE_S, self._overdue)
+
+    def _overdue(self) -> None:
+        oldest = self._asked[0][0] if self._asked else None
+        if oldest is not None and oldest is self._awaited and self._sock is not None:
+            os.kill(self._pid, SIGKILL)  # our child, not reaped: the number is its own. The socket tells the rest.
+        self._await(oldest)
 
     def _open(self) -> None:
         mine, theirs = _socket.socketpair(_socket.AF_UNIX, _socket.SOCK_SEQPACKET)
@@ -131,16 +152,16 @@ def _serve(sock: Socket) -> NoReturn:
     try:
         fd = os.dup(sock.fileno())
         sock.close()
-        os.dup2(fd, 63)
+        os.dup2(fd, _SOCKET_FD)
         # Nothing of the keeper's stays: neither its lock nor its journal, nor what a killed one would have to wait for.
-        os.closerange(LOCK_FD, 63)
-        os.closerange(64, 1 << 20)
+        os.closerange(LOCK_FD, _SOCKET_FD)
+        os.closerange(_SOCKET_FD + 1, 1 << 20)
         null = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)
         for low in range(LOCK_FD + 1):
             if low != null:
                 os.dup2(null, low, inheritable=low < LOCK_FD)
-        sock = _socket.socket(fileno=63)
-        os.set_inheritable(63, False)
+        sock = _socket.socket(fileno=_SOCKET_FD)
+        os.set_inheritable(_SOCKET_FD, False)
         buffer = bytearray(wire.PACKET_LIMIT)
         # Nothing here makes a cycle, and a collection would touch every page that is shared with the keeper.
         gc.disable()
@@ -179,5 +200,9 @@ def _deliver(data: bytes, fds: list[int], settled: bool) -> tuple[tuple[int, int
     except OSError as error:
         return (-1, error.errno or 0), []
     if pid == 0:
+        # While a child at its gate held the socket, the keeper would not hear that the helper was killed, and would not
+        # close that gate: both would wait for ever.
+        os.close(_SOCKET_FD)
         child(command, lock, wait, report, out, err, settled)
+    crash_point("nursery-forked")
     return (pid, 0), [pidfd]

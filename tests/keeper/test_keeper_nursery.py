@@ -88,6 +88,24 @@ def test_starts_go_on_when_the_process_that_forks_is_killed(each_house):
         keeper.start(life_id, 2, ["sleep", "1000"])
 
 
+def test_a_helper_killed_before_it_answers_leaves_nobody_at_a_gate(each_house):
+    each_house.launch(crash_at="nursery-forked:3")
+    keeper = each_house.connect()
+    if not keeper.hello["features"]["nursery"]:
+        pytest.skip("the keeper forks by itself here")
+    ends: dict[str, str] = {}
+    for n in range(5):
+        keeper.ask_start(f"u/bot{n}", 1, ["sleep", "1000"])
+    while len(ends) < 5:
+        message = keeper.receive()
+        if message["op"] in ("running", "failed"):
+            ends[message["id"]] = message["op"]
+    assert ends["u/bot2"] == "failed"
+    keeper.ack("u/bot2", 1)
+    # Its child found the gate closed and went; the lock of the bot went with it.
+    keeper.start("u/bot2", 2, ["sleep", "1000"])
+
+
 @pytest.mark.parametrize("containment", ["auto", "tree"])
 @pytest.mark.parametrize("without", ["nursery", "clone3", "cgroup_kill", "clone3,cgroup_kill"])
 def test_what_the_kernel_lacks_is_made_up_for(containment, without):

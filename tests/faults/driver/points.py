@@ -24,6 +24,7 @@ NEW_DATABASE = ("botd-migration-step", "botd-migration-committed", "botd-databas
 ELSEWHERE = {
     "rotate-oldest-gone": "it takes lines away, as it should: tests/keeper/test_keeper_rotation.py",
     "rotate-packed": "only behind a compression that was cut short: tests/keeper/test_keeper_rotation.py",
+    "nursery": "of the helper alone, which the keeper outlives: tests/keeper/test_keeper_nursery.py",
     "handover": "only in an upgrade: tests/keeper/test_keeper_handover.py",
     "resume": "only in an upgrade: tests/keeper/test_keeper_handover.py",
     "botd-upgrade": "only in an upgrade: tests/e2e/test_upgrade.py",
