@@ -102,8 +102,15 @@ def test_a_helper_killed_before_it_answers_leaves_nobody_at_a_gate(each_house):
             ends[message["id"]] = message["op"]
     assert ends["u/bot2"] == "failed"
     keeper.ack("u/bot2", 1)
-    # Its child found the gate closed and went; the lock of the bot went with it.
-    keeper.start("u/bot2", 2, ["sleep", "1000"])
+
+    def accepted():
+        keeper.ask_start("u/bot2", 2, ["sleep", "1000"])
+        while (message := keeper.receive())["op"] not in ("started", "refused"):
+            assert message["op"] not in ("failed", "error"), message
+        return message["op"] == "started"
+
+    # Its child found the gate closed and goes; the lock of the bot goes with it.
+    until(accepted, "an end of the child at the gate")
 
 
 @pytest.mark.parametrize("containment", ["auto", "tree"])
