@@ -6,7 +6,6 @@ import asyncio
 import logging
 import os
 import random
-import resource
 import signal
 import time
 from collections.abc import Callable, Mapping
@@ -31,6 +30,7 @@ from botd.keeper.watchdog import figures
 from botd.logkeep import LogKeep
 from botd.mending import Mender
 from botd.reload import Configuration
+from botd.server.crowd import Crowd
 from botd.server.dispatch import Dispatcher
 from botd.server.listener import Listener, open_to
 from botd.server.services import Services
@@ -38,7 +38,7 @@ from botd.server.table import HANDLERS
 from botd.state.store import Store, StoredBot
 from botd.storage import folders
 from botd.succession import Inheritance, recipe, way
-from botd.system import lock
+from botd.system import descriptors, lock
 from botd.system.clock import Clock
 from botd.system.machine import Machine
 from botd.system.ports import choose_port
@@ -132,7 +132,7 @@ class Daemon:
 
     async def _start(self) -> None:
         began = self._clock.boottime()
-        _raise_descriptor_limit()
+        self._keeper.held_below = descriptors.raise_limit().held_below
         oom.assume(oom.BOTD)
         settings = await self._config.first()
         self._takeover.former_schema()
@@ -224,7 +224,8 @@ class Daemon:
             self._monitor.adopt(bot)
         self._monitor.start()
         self._engine.start()
-        self._listener = Listener(self.paths, settings.security.socket_access, self._dispatcher(began))
+        crowd = Crowd(descriptors.current().connections)
+        self._listener = Listener(self.paths, settings.security.socket_access, self._dispatcher(began), crowd)
         await self._listener.open(self._takeover.listener)
         crash_point("botd-up-listening")
         loop = asyncio.get_running_loop()
@@ -417,16 +418,6 @@ def _suspended(bot: Bot) -> bool:
     """Whether it is wanted and down, or on its way there, only because an earlier botd ended with its bots."""
     state = bot.state
     return state.wanted and (state.phase == "stopped" or (state.phase == "stopping" and state.then == "stop"))
-
-
-def _raise_descriptor_limit() -> None:
-    """Four descriptors a bot: a soft limit of 1024 would end at 250 bots."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if soft < hard:
-        try:
-            resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-        except (ValueError, OSError) as error:
-            log.warning("the limit of descriptors stays at %d: %s", soft, error)
 
 
 def serve(

@@ -273,6 +273,12 @@ class Executor:
             # Nothing is wrong with the bot, and no number of attempts makes room. The life that never was is forgotten.
             self.acknowledge(message["id"], message["gen"])
             return SpawnRefused(message["gen"], f"{message['step']}: {message['text']}", message["gen"])
+        if number in _SHORT and message["step"] in (*_OURS, *_ITS_OWN):
+            self.acknowledge(message["id"], message["gen"])
+            text = (
+                f"the keeper is out of file descriptors ({message['step']}); it needs a higher LimitNOFILE or ulimit -n"
+            )
+            return SpawnRefused(message["gen"], text, message["gen"])
         subject = ""
         if bot is not None:
             subject = {"exec": f" {bot.spec.command[0]!r}", "chdir": f" {bot.spec.directory!r}"}.get(
@@ -388,6 +394,9 @@ class Executor:
 
 _WITH_LIFE = ("starting", "running", "stopping")
 _FULL = (errno.ENOSPC, errno.EDQUOT)
+_SHORT = (errno.EMFILE, errno.ENFILE)
+_ITS_OWN = ("descriptors", "fork", "identify")
+"""The steps of a start in which the keeper needs descriptors."""
 _OURS = ("journal", "logs", "lock", "containment")
 """The steps of a start that write to our own files."""
 

@@ -8,6 +8,7 @@ import logging
 import select
 from collections import deque
 from collections.abc import Callable
+from time import monotonic
 from typing import Any
 
 from botd.access.peer import Caller
@@ -15,6 +16,7 @@ from botd.contract.errors import BotdError
 from botd.contract.framing import LINE_MAX, LineSplitter, LineTooLong, decode, encode, failure, notification
 from botd.contract.vocabulary import RpcCode
 from botd.crash import crash_point
+from botd.server.crowd import Crowd
 from botd.server.dispatch import Dispatcher
 
 log = logging.getLogger("botd.server")
@@ -26,17 +28,17 @@ IN_FLIGHT_MAX = 64
 BATCH_MAX = 1000
 HALF_CLOSED_LOOK_S = 1.0
 """How often to see whether a peer that says no more is still there to be answered."""
-STREAM_BUFFER = 1 << 20
-"""Unsent bytes over which a stream's messages are dropped and counted instead of kept."""
-TOLD_MAX = 64 << 10
+STREAM_BUFFER = 64 << 10
+"""Unsent bytes over which a stream's messages are dropped and counted instead of kept, and nothing more is read."""
+TOLD_MAX = 32 << 10
 """Bytes of one turn's notifications that are gathered for one write."""
 
 
 class Connection(asyncio.Protocol):
-    def __init__(self, dispatcher: Dispatcher, caller_of: Callable[[Any], Caller], gone: Callable[[Connection], None]):
+    def __init__(self, dispatcher: Dispatcher, caller: Caller, crowd: Crowd) -> None:
+        self.caller = caller
         self._dispatcher = dispatcher
-        self._caller_of = caller_of
-        self._gone = gone
+        self._crowd = crowd
         self._lines = LineSplitter()
         self._waiting: deque[bytes] = deque()
         self._tasks: set[asyncio.Task[None]] = set()
@@ -44,25 +46,22 @@ class Connection(asyncio.Protocol):
         self._told = bytearray()
         self._line_timer: asyncio.TimerHandle | None = None
         self._transport: asyncio.Transport
+        self._made = False
+        self.queued = False
         self._closing = False
         self._congested = False
         self._ended = False
         self._room = asyncio.Event()
         self._room.set()
-        self.caller: Caller | None = None
 
     # --- asyncio ------------------------------------------------------------------------------------
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
+        self._transport, self._made = transport, True
         transport.set_write_buffer_limits(high=STREAM_BUFFER)
-        try:
-            self.caller = self._caller_of(transport.get_extra_info("socket"))
-        except BotdError as error:
-            self._farewell(error)
-        except OSError:
-            transport.abort()
+        if self._closing:
+            transport.abort()  # it had to make room before its first turn
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._closing = True
@@ -72,7 +71,7 @@ class Connection(asyncio.Protocol):
         for hook in self._hooks:
             hook()
         self._hooks.clear()
-        self._gone(self)
+        self._crowd.leave(self)
 
     def pause_writing(self) -> None:
         # Whoever does not read its answers is not read either: nothing grows without bound.
@@ -82,11 +81,12 @@ class Connection(asyncio.Protocol):
 
     def resume_writing(self) -> None:
         self._congested = False
+        self._crowd.holds(self)
         self._room.set()
-        self._pump()
+        self.pump()
 
     def data_received(self, data: bytes) -> None:
-        if self._closing or self.caller is None:
+        if self._closing:
             return
         waited = len(self._waiting)
         try:
@@ -97,9 +97,11 @@ class Connection(asyncio.Protocol):
         if len(self._waiting) > waited:
             # What is pending now is another line, with a time of its own.
             self._stop_line_timer()
-        self._pump()
+            self._crowd.spoke(self)
+        self.pump()
         if not self._lines.pending:
             self._stop_line_timer()
+        self._crowd.holds(self)
 
     def eof_received(self) -> bool:
         """Whether to stay: who says no more (`echo ... | socat`) still waits for what it asked; who is gone, not."""
@@ -124,9 +126,15 @@ class Connection(asyncio.Protocol):
 
     # --- lines to answers ---------------------------------------------------------------------------
 
-    def _pump(self) -> None:
+    def pump(self) -> None:
+        """Begin what waits, as far as it is this connection's turn."""
+        turns = self._crowd.turns
         while self._waiting and not self._closing and not self._congested and len(self._tasks) < IN_FLIGHT_MAX:
+            if not turns.may(self):
+                break
+            began = monotonic()
             self._answer(self._waiting.popleft())
+            turns.spent(self, monotonic() - began)
         if self._closing:
             return
         if self._ended:
@@ -143,7 +151,6 @@ class Connection(asyncio.Protocol):
                 self._line_timer = loop.call_later(LINE_TIMEOUT_S, self._line_timed_out)
 
     def _answer(self, line: bytes) -> None:
-        assert self.caller is not None
         try:
             message = decode(line)
         except BotdError as error:
@@ -172,13 +179,12 @@ class Connection(asyncio.Protocol):
         if not task.cancelled() and (error := task.exception()) is not None:
             log.error("a call ended unexpectedly", exc_info=error)
         if self._waiting or self._ended:
-            self._pump()
+            self.pump()
 
     def _batch(self, messages: list[Any]) -> Any:
         if not messages or len(messages) > BATCH_MAX:
             text = f"a batch has 1 to {BATCH_MAX} messages, not {len(messages)}"
             return failure(None, BotdError("invalid", text, code=RpcCode.INVALID_REQUEST))
-        assert self.caller is not None
         return self._answer_batch(messages, self.caller)
 
     async def _answer_batch(self, messages: list[Any], caller: Caller) -> list[Any] | None:
@@ -197,6 +203,7 @@ class Connection(asyncio.Protocol):
         if not self._closing:
             self._flush()
             self._transport.write(encode(message))
+            self._crowd.holds(self)
 
     def notify(self, method: str, params: dict[str, Any]) -> bool:
         """What is told in one turn of the loop leaves in one write: a thousand bots that end at once are one event."""
@@ -213,6 +220,7 @@ class Connection(asyncio.Protocol):
         if self._told and not self._transport.is_closing():
             told, self._told = self._told, bytearray()
             self._transport.write(told)
+            self._crowd.holds(self)
 
     async def room(self) -> None:
         """Wait until the reader has taken enough for `notify` to send again."""
@@ -239,11 +247,33 @@ class Connection(asyncio.Protocol):
             self._line_timer.cancel()
             self._line_timer = None
 
+    # --- as one of many -----------------------------------------------------------------------------
+
+    def waits_for(self) -> int:
+        """How much would be lost with this connection, see `crowd.Member`."""
+        if self._congested or (self._made and self._transport.get_write_buffer_size()):
+            return 1
+        return 3 if self._tasks or self._waiting else 2 if self._hooks else 0
+
+    def pending(self) -> int:
+        """Bytes that are neither understood nor taken yet."""
+        return self._lines.pending + (self._transport.get_write_buffer_size() if self._made else 0)
+
+    def dismiss(self, error: BotdError) -> None:
+        """The descriptor is needed at once: who does not take the last word now does not get it."""
+        if self._made and not self._closing:
+            if not self._transport.get_write_buffer_size():
+                self._send(failure(None, error))
+            self._transport.abort()
+        self._closing = True
+        self._lines = LineSplitter()
+
     def close(self) -> None:
         """Let what was answered leave, then end."""
-        self._flush()
         self._closing = True
-        self._transport.close()
+        if self._made:
+            self._flush()
+            self._transport.close()
 
 
 def _is_gone(transport: asyncio.Transport) -> bool:

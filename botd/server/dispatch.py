@@ -18,6 +18,7 @@ from botd.contract.vocabulary import RpcCode
 from botd.crash import crash_point
 from botd.server.call import Call, Channel
 from botd.server.services import Services
+from botd.system import descriptors
 
 log = logging.getLogger("botd.server")
 
@@ -74,6 +75,8 @@ class Dispatcher:
         return response(request_id, value) if wants_answer else None
 
     def _failed(self, request_id: object, method: str, error: Exception, began: float) -> dict[str, Any]:
+        if descriptors.is_shortage(error):
+            error = descriptors.shortage()
         if not isinstance(error, BotdError):
             log.error("%s failed unexpectedly", method, exc_info=error)
             error = BotdError(

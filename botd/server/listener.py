@@ -5,42 +5,46 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
+import logging
 import os
 import socket
 import stat
 import sys
-from collections import Counter
-from typing import Any
+import time
 
-from botd.access.peer import Caller, peer_of
+from botd.access.peer import peer_of
 from botd.contract.errors import BotdError
+from botd.contract.framing import encode, failure
 from botd.contract.paths import Paths
 from botd.server.connection import Connection
+from botd.server.crowd import Crowd
 from botd.server.dispatch import Dispatcher
 
-CONNECTIONS_MAX = 1024
-CONNECTIONS_PER_UID = 512
-RESERVED = 64
-"""Of all connections, kept for administrators."""
+log = logging.getLogger("botd.server")
 
-
-_KEEP: dict[str, Any] = {"cleanup_socket": False} if sys.version_info >= (3, 13) else {}
-"""asyncio shall not remove the socket behind our back: it may belong to the next botd already."""
+BACKLOG = 512
+ACCEPTED_AT_ONCE = 32
+"""Newcomers of one turn of the loop; who is connected has its turn in between."""
+SHORT_S = 0.05
+"""How long to wait for a descriptor when there is none and nobody can go."""
+SPARE = 2
+"""Descriptors kept back, so that somebody gets in when all others are taken."""
 
 
 class Listener:
     """The caller holds the daemon's lock: whatever socket stands at the path is nobody's any more."""
 
-    def __init__(self, paths: Paths, access: str, dispatcher: Dispatcher) -> None:
+    def __init__(self, paths: Paths, access: str, dispatcher: Dispatcher, crowd: Crowd) -> None:
         self._paths = paths
         self._path = paths.socket
         self._access = access
         self._dispatcher = dispatcher
-        self._server: asyncio.AbstractServer | None = None
-        self._socket: socket.socket | None = None
+        self._crowd = crowd
+        self._sock: socket.socket | None = None
         self._identity: tuple[int, int] | None = None
-        self._per_uid: Counter[int] = Counter()
-        self._open: set[Connection] = set()
+        self._entering: set[asyncio.Task[object]] = set()
+        self._spare: list[int] = []
+        self._complained = float("-inf")
 
     async def open(self, inherited: int = -1) -> None:
         """Raises BotdError when the socket cannot be bound. `inherited`: one that listens there already."""
@@ -49,13 +53,14 @@ class Listener:
             open_to(self._paths, self._access)
             about = os.stat(self._path)
             self._identity = (about.st_dev, about.st_ino)
-            self._socket = sock
-            self._server = await asyncio.get_running_loop().create_unix_server(
-                self._accept, sock=sock, backlog=512, **_KEEP
-            )
+            sock.setblocking(False)
+            sock.listen(BACKLOG)
         except BaseException:
             sock.close()
             raise
+        self._sock = sock
+        self._refill()
+        asyncio.get_running_loop().add_reader(sock.fileno(), self._knocked)
 
     async def mend(self) -> bool:
         """Listen at the path again when our socket is gone from it. Whether it was. Raises BotdError."""
@@ -63,40 +68,90 @@ class Listener:
             about = os.stat(self._path)
             if (about.st_dev, about.st_ino) == self._identity:
                 return False
-        if self._server is not None:
-            self._server.close()  # who is connected stays connected
-            self._server = None
+        self._hang_up()  # who is connected stays connected
         await self.open()
         return True
 
-    def _accept(self) -> Connection:
-        connection = Connection(self._dispatcher, self._admit, self._gone)
-        self._open.add(connection)
-        return connection
+    # --- newcomers ----------------------------------------------------------------------------------
+    # asyncio's own server logs a traceback and is deaf for a second when descriptors run out, and makes a
+    # transport also for those who are turned away.
 
-    def _admit(self, sock: Any) -> Caller:
-        caller = peer_of(sock)
-        limit = CONNECTIONS_MAX if caller.role == "admin" else CONNECTIONS_MAX - RESERVED
-        total = self._per_uid.total()
-        if total >= limit or (caller.uid != 0 and self._per_uid[caller.uid] >= CONNECTIONS_PER_UID):
-            raise BotdError("unavailable", f"too many connections ({total})", hint="close some and try again", exit=7)
-        self._per_uid[caller.uid] += 1
-        return caller
+    def _knocked(self) -> None:
+        if len(self._spare) < SPARE:
+            self._refill()
+        # Who makes room for a newcomer is closed at the end of this turn.
+        for _ in range(max(1, min(ACCEPTED_AT_ONCE, self._crowd.most // 8))):
+            if self._sock is None or not self._accept(self._sock):
+                return
 
-    def _gone(self, connection: Connection) -> None:
-        self._open.discard(connection)
-        caller = connection.caller
-        if caller is not None:
-            self._per_uid[caller.uid] -= 1
+    def _accept(self, listening: socket.socket) -> bool:
+        """Whether to look for another one at once."""
+        try:
+            sock, _ = listening.accept()
+        except (BlockingIOError, InterruptedError, ConnectionAbortedError):
+            return False
+        except OSError as error:
+            self._out_of_descriptors(error)
+            return False
+        sock.setblocking(False)
+        try:
+            caller = peer_of(sock)
+            self._crowd.make_room(caller)
+        except OSError:
+            sock.close()  # gone already
+            return True
+        except BotdError as error:
+            _turn_away(sock, error)
+            return True
+        connection = Connection(self._dispatcher, caller, self._crowd)
+        self._crowd.enter(connection)
+        loop = asyncio.get_running_loop()
+        task = loop.create_task(loop.connect_accepted_socket(lambda: connection, sock))
+        self._entering.add(task)
+        task.add_done_callback(self._entering.discard)
+        return True
+
+    def _out_of_descriptors(self, error: OSError) -> None:
+        """Somebody idle goes, or a spare one is given away; else it waits: the queue of the socket keeps them."""
+        if time.monotonic() - self._complained > 60:
+            self._complained = time.monotonic()
+            log.warning("connections wait: %s", os.strerror(error.errno or errno.EMFILE))
+        if self._crowd.relieve():
+            return  # it is closed before the next turn
+        if self._spare:
+            os.close(self._spare.pop())
+            return
+        loop = asyncio.get_running_loop()
+        assert self._sock is not None
+        loop.remove_reader(self._sock.fileno())
+        loop.call_later(SHORT_S, self._look_again, self._sock)
+
+    def _look_again(self, sock: socket.socket) -> None:
+        if sock is self._sock:
+            self._refill()
+            asyncio.get_running_loop().add_reader(sock.fileno(), self._knocked)
+
+    def _refill(self) -> None:
+        with contextlib.suppress(OSError):
+            while len(self._spare) < SPARE:
+                self._spare.append(os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC))
+
+    def _hang_up(self) -> None:
+        if self._sock is not None:
+            asyncio.get_running_loop().remove_reader(self._sock.fileno())
+            self._sock.close()
+            self._sock = None
+        while self._spare:
+            os.close(self._spare.pop())
 
     def hand_over(self) -> int:
         """A descriptor of the listening socket, for the next program in this process: who knocks meanwhile waits.
 
         The socket stays at its path then, and `close` closes only what is connected.
         """
-        assert self._socket is not None
+        assert self._sock is not None
         self._identity = None
-        return os.dup(self._socket.fileno())
+        return os.dup(self._sock.fileno())
 
     async def close(self) -> None:
         """Stop listening and remove the socket, if it still is ours."""
@@ -104,10 +159,16 @@ class Listener:
             about = os.stat(self._path)
             if (about.st_dev, about.st_ino) == self._identity:
                 os.unlink(self._path)
-        if self._server is not None:
-            self._server.close()
-        for connection in tuple(self._open):
-            connection.close()
+        self._hang_up()
+        for member in self._crowd.members():
+            member.close()
+
+
+def _turn_away(sock: socket.socket, error: BotdError) -> None:
+    """Tell it why, if that can be done at once."""
+    with contextlib.suppress(OSError):
+        sock.send(encode(failure(None, error)), socket.MSG_NOSIGNAL)
+    sock.close()
 
 
 def _taken_over(fd: int, path: str) -> socket.socket | None:

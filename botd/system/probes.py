@@ -17,10 +17,11 @@ from botd.contract.errors import invalid
 from botd.core import health
 from botd.core.bot import Probe
 from botd.core.health import Outcome, ProbeState, interval
+from botd.system import descriptors
 from botd.system.clock import Clock
 
 SLOTS = 64
-"""Probes under way at once; the rest waits for a free slot, which makes them late but never failed."""
+"""Probes under way at once (fewer where descriptors are short). The rest waits for a free slot: late, never failed."""
 READ_MAX = 4096
 """Bytes of an answer that are looked at."""
 
@@ -74,6 +75,7 @@ class Prober:
         self._running: dict[asyncio.Task[None], _Watch] = {}
         self._timer: asyncio.TimerHandle | None = None
         self._timer_at = 0.0
+        self._slots = min(SLOTS, descriptors.current().probes)
 
     def watch(self, id: str, generation: int, probe: Probe, port: int | None) -> None:
         """Probe this life of a bot from now on, in place of any earlier one. `port` is the bot's own (PORT).
@@ -120,7 +122,7 @@ class Prober:
 
     def _arm(self) -> None:
         """Have the timer go off when the first probe is due; without a free slot the next free one does it."""
-        if not self._heap or len(self._running) >= SLOTS:
+        if not self._heap or len(self._running) >= self._slots:
             return
         due = self._heap[0][0]
         if self._timer is not None:
@@ -134,7 +136,7 @@ class Prober:
     def _tick(self) -> None:
         self._timer = None
         now = self._clock.boottime()
-        while self._heap and self._heap[0][0] <= now and len(self._running) < SLOTS:
+        while self._heap and self._heap[0][0] <= now and len(self._running) < self._slots:
             watch = heapq.heappop(self._heap)[2]
             if self._is_current(watch):
                 task = asyncio.get_running_loop().create_task(self._ask(watch))

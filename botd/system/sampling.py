@@ -8,8 +8,8 @@ opened each time instead, and the start time tells a stranger.
 from __future__ import annotations
 
 import os
-import resource
 
+from botd.system import descriptors
 from botd.system.census import Census, Kin
 from botd.system.cgroup import MemoryFolder
 from botd.system.procfs import PAGE, STAT_MAX, TICKS_PER_S, parse_stat, read_small, resident
@@ -84,7 +84,7 @@ class _Watched(Sample):
 
 
 class Sampler:
-    """Samples many bots. `max_open` bounds its descriptors (default: a quarter of the limit)."""
+    """Samples many bots. `max_open` bounds its descriptors (default: its share of the limit)."""
 
     __slots__ = (
         "_census",
@@ -108,7 +108,7 @@ class Sampler:
         self._census = census or Census()
         self._sampled_at = -1.0
         self._open = 0
-        self._max_open = resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 4 if max_open is None else max_open
+        self._max_open = descriptors.current().sampled if max_open is None else max_open
 
     def __len__(self) -> int:
         return len(self._watched)

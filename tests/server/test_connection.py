@@ -14,6 +14,7 @@ from botd.access.peer import Caller
 from botd.contract.framing import response
 from botd.server import connection
 from botd.server.connection import Connection
+from botd.server.crowd import Crowd
 
 US = Caller(0, 1, "root", "admin")
 
@@ -81,7 +82,10 @@ def talk(conversation):
         for sock in (ours, theirs):
             sock.setblocking(False)
         echo, gone = Echo(), asyncio.Event()
-        made = Connection(echo, lambda _: US, lambda _: gone.set())
+        crowd = Crowd()
+        made = Connection(echo, US, crowd)
+        crowd.enter(made)
+        crowd.leave = lambda _: gone.set()
         transport, _ = await asyncio.get_running_loop().connect_accepted_socket(lambda: made, theirs)
         try:
             async with asyncio.timeout(30):
@@ -280,9 +284,10 @@ def test_who_does_not_read_its_answers_is_not_read_either():
         for _ in range(50):
             await asyncio.sleep(0)
         assert len(there.echo.seen) < 200
-        assert there.transport.get_write_buffer_size() < 2 * connection.STREAM_BUFFER
+        assert there.transport.get_write_buffer_size() < connection.STREAM_BUFFER + 110_000  # and one answer more
         answers = [await door.line() for _ in range(200)]
         await sending
+        assert [answer for answer in answers if "error" in answer] == []
         assert all(len(answer["result"]["text"]) == 100_000 for answer in answers)
 
     talk(conversation)

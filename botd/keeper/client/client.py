@@ -56,6 +56,8 @@ class KeeperClient:
         self.hello: Message = {}
         """What the keeper said of itself: pid, boot_id, containment, features, respawns, last_botd_exit."""
         self.held: dict[tuple[str, int], Held] = {}
+        self.held_below = 1 << 30
+        """A life whose descriptors have numbers from here on is not held: botd needs the rest for itself."""
         self._on_messages, self._on_lost = on_messages, on_lost
         self._connection: Connection | None = None
         self._answers = Answers()
@@ -234,8 +236,8 @@ class KeeperClient:
         batch: list[Message] = []
         self._watch.dog.heard = True
         for message, fds in received:
-            if fds:
-                hold(self.held, message, fds)
+            if fds or message.get("fds_lost"):
+                hold(self.held, message, fds, self.held_below)
             name = message["op"]
             if name == "state" and self._states is not None:
                 self._states.append(message)

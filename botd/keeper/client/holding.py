@@ -37,17 +37,24 @@ class Held:
         self.fds = {}
 
 
-def hold(held: dict[tuple[str, int], Held], message: Message, fds: list[int]) -> None:
-    """Keep the descriptors that came with a message about a life; they are closed when it names none."""
+def hold(held: dict[tuple[str, int], Held], message: Message, fds: list[int], below: int = 1 << 30) -> None:
+    """Keep the descriptors that came with a message about a life; they are closed when it names none.
+
+    Where they are short (lost on the way, or numbers not `below`) only the facts are kept: a keeper that comes after
+    this one finds such a life in /proc.
+    """
     life_id, gen, names = message.get("id"), message.get("gen"), message.get("fds")
     if not isinstance(life_id, str) or not isinstance(gen, int):
         wire.close_all(fds)
         return
+    if (fds and max(fds) >= below) or message.get("fds_lost"):
+        wire.close_all(fds)
+        fds, names = [], []
     if not isinstance(names, list) or len(names) != len(fds):
         wire.close_all(fds)
         return
     release(held, (life_id, gen))
-    facts = {k: v for k, v in message.items() if k not in ("op", "live", "running", "fds")}
+    facts = {k: v for k, v in message.items() if k not in ("op", "live", "running", "fds", "fds_lost")}
     held[life_id, gen] = Held(facts, dict(zip(names, fds, strict=True)))
 
 

@@ -13,6 +13,10 @@ from botd.server.dispatch import Handler
 from botd.server.following import FOLLOWED_MAX, Following, place_of, token, view
 from botd.storage import logs as files
 from botd.storage.logs import Place, Position, Query
+from botd.system import descriptors
+
+FOLLOWER_FDS = 4
+"""The folder, a watch on it, and the file of each stream."""
 
 
 async def logs(call: Call) -> dict[str, Any]:
@@ -23,6 +27,8 @@ async def logs(call: Call) -> dict[str, Any]:
     if follow and len(bots) > FOLLOWED_MAX:
         text = f"{len(bots)} bots match, at most {FOLLOWED_MAX} can be followed at once"
         raise BotdError("limit", text, hint="name fewer bots")
+    if follow:
+        descriptors.need(FOLLOWER_FDS * len(bots))
     query = Query(
         lines=params["lines"],
         since=params["since"],
