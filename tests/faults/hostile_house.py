@@ -65,10 +65,11 @@ class Administrator:
 def crowd(fleet, most, kind, *, uid=None, python=sys.executable):
     """A process that holds `most` connections, or as many as it gets. Its `said` lines come from `readline`."""
     identity = {} if uid is None else {"user": uid, "group": uid, "extra_groups": []}
+    # Another user may not read our folder: the program comes as an argument.
     child = subprocess.Popen(
-        [python, "-I", "-S", str(CLIENT) if uid is None else "-", fleet.socket, str(most), kind],
-        stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, **identity,
-    ) if uid is None else _stranger(fleet, most, kind, identity, python)  # fmt: skip
+        [python, "-I", "-S", "-c", CLIENT.read_text(), fleet.socket, str(most), kind],
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd="/", **identity,
+    )  # fmt: skip
     try:
         yield child
     finally:
@@ -79,14 +80,6 @@ def crowd(fleet, most, kind, *, uid=None, python=sys.executable):
         except subprocess.TimeoutExpired:
             child.kill()
             child.wait()
-
-
-def _stranger(fleet, most, kind, identity, python):
-    """Another user may not read our folder: the program comes as an argument."""
-    return subprocess.Popen(
-        [python, "-I", "-S", "-c", CLIENT.read_text(), fleet.socket, str(most), kind],
-        stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd="/", **identity,
-    )  # fmt: skip
 
 
 def report(title, admin, before, after, more=""):
