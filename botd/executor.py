@@ -245,6 +245,9 @@ class Executor:
     def _event(self, message: Message) -> Event | None:
         match message["op"]:
             case "started":
+                bot = self._fleet.get(message["id"])
+                if bot is not None and (bot.state.generation, bot.state.pid) == (message["gen"], message["pid"]):
+                    return None  # it was found again
                 return Spawned(message["gen"], message["pid"])
             case "running":
                 return Running(message["gen"])
@@ -342,6 +345,8 @@ class Executor:
                 known.add(bot_id)
                 events += self._resumed(bot, state)
         for bot in self._fleet:
+            if (bot.id, bot.state.generation) in self._keeper.later:
+                continue  # neither known to live nor to have ended: the keeper will tell
             if bot.id not in known and bot.state.phase in _WITH_LIFE:
                 events += self._vanished(bot)
         return events

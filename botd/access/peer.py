@@ -36,12 +36,19 @@ def peer_of(connection: socket.socket) -> Caller:
     return Caller(uid, pid, _user_of(uid), role)
 
 
+_names: dict[int, str] = {}
+"""Users that were looked up already: a crowd of connections is one user."""
+
+
 def _user_of(uid: int) -> str:
-    try:
-        name = pwd.getpwuid(uid).pw_name.lower()
-    except KeyError:
-        name = ""
-    return name if is_user(name) else f"uid{uid}"
+    known = _names.get(uid)
+    if known is None:
+        try:
+            name = pwd.getpwuid(uid).pw_name.lower()
+        except KeyError:
+            return f"uid{uid}"  # who has no name yet may get one
+        known = _names[uid] = name if is_user(name) else f"uid{uid}"
+    return known
 
 
 def authorise(caller: Caller, method: Method) -> None:

@@ -149,7 +149,7 @@ class Dispatch:
 
     def _sync(self, peer: Peer, message: Message) -> None:
         self._recovery.finish()
-        self._door.sync(self._lives)
+        self._door.sync(self._lives, self._recovery.later())
 
     def _start(self, peer: Peer, message: Message) -> None:
         key = None

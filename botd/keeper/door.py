@@ -55,6 +55,7 @@ class Door:
         self._behind: dict[tuple[str, int], Life] = {}
         self._notes: deque[Message] = deque()
         self._syncing = False
+        self._later: list[list[str | int]] = []
         self._waiting = False
 
     def open(
@@ -140,12 +141,13 @@ class Door:
         self._behind.clear()
         self._syncing = False
 
-    def sync(self, lives: Iterable[Life]) -> None:
-        """Tell the state of every life, then `synced`."""
+    def sync(self, lives: Iterable[Life], later: Iterable[tuple[str, int]] = ()) -> None:
+        """Tell the state of every life, then `synced`; `later` names those that could not be looked for yet."""
         for life in lives:
             life.told = STALE
             self._behind[life.key] = life
         self._syncing = True
+        self._later = [list(key) for key in later]
 
     def close(self) -> None:
         self._listener.close()
@@ -231,7 +233,7 @@ class Door:
                     life.told = told
                 del self._behind[life.key]
             if self._syncing:
-                wire.send(peer.sock, {"op": "synced"})
+                wire.send(peer.sock, {"op": "synced", "later": self._later})
                 self._syncing = False
         except BlockingIOError:
             self._waiting = True

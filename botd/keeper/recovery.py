@@ -103,9 +103,18 @@ class Recovery:
             # They live as well without a keeper, and their locks keep a second life away.
             self._put_off(later)
         elif not self._tidied:
-            self._tidied = True
-            self._tidy()
+            try:
+                self._tidy()
+                self._tidied = True
+            except OSError as error:
+                if error.errno not in proc.SHORT:
+                    raise
+                self._loop.after(_LOOK_AGAIN_S, self._look_again)
         return not later
+
+    def later(self) -> list[tuple[str, int]]:
+        """Lives that nobody could look for yet because descriptors are short; they are published when found, or not."""
+        return list(self._lost)
 
     def _put_off(self, later: dict[tuple[str, int], Record]) -> None:
         if not self._short:

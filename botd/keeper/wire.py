@@ -14,6 +14,8 @@ Changes of the protocol
        exited: oom {kills, peak_bytes, limit_bytes: null when not known, or not the reason}, pids_refused
        log of start, logs: max_age_s; rotated {id, name, dir, bytes}: a file of a bot was rotated away
        hello: features.log_lock: rotated files are renamed under a flock of the bot's log folder, .gz ones too
+       synced: later [[id, gen], ...]: lives that are looked for again because descriptors are short; each is told by
+       `started` or by its end
 
 A packet holds at most PACKET_LIMIT bytes. A larger message travels in a memfd: the packet is {"op": "memfd"}, the
 first descriptor is the memfd, the message's own descriptors follow it.

@@ -56,6 +56,8 @@ class KeeperClient:
         self.hello: Message = {}
         """What the keeper said of itself: pid, boot_id, containment, features, respawns, last_botd_exit."""
         self.held: dict[tuple[str, int], Held] = {}
+        self.later: set[tuple[str, int]] = set()
+        """Lives that the keeper could not look for yet, as of the last connection; what it finds it tells."""
         self.held_below = 1 << 30
         """A life whose descriptors have numbers from here on is not held: botd needs the rest for itself."""
         self._on_messages, self._on_lost = on_messages, on_lost
@@ -192,7 +194,8 @@ class KeeperClient:
             self._watch.greeted(beats=bool(self.hello.get("features", {}).get("beat")))
             for message, fds in adoptions(self.held):
                 self._send(message, fds)
-            await self._ask({"op": "sync"}, "synced")
+            synced = await self._ask({"op": "sync"}, "synced")
+            self.later = {(life_id, gen) for life_id, gen in synced.get("later", ())}
         except (KeeperError, asyncio.CancelledError):
             self._disconnect()
             raise
