@@ -60,7 +60,7 @@ def _content(source: str) -> str:
 def _parse(source: str, text: str) -> dict[str, Any]:
     try:
         return tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
+    except ValueError as error:  # also a number of thousands of digits
         # tomllib tells line and column in its message.
         raise invalid(
             source,
