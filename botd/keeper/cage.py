@@ -25,6 +25,13 @@ class Cage(ABC):
     fence: Fence | None = None
     """The controllers that limit it; None when there are none."""
 
+    forgetful = False
+    """Whether orphans escape when the main process ends, unless they were met before (see `meet`)."""
+
+    def meet(self, main: int) -> None:
+        """Remember who is inside now, so that `sweep` finds them later. OSError when it cannot be looked at now."""
+        return
+
     @abstractmethod
     def make(self, limits: Limits) -> int | None:
         """Prepare it for a start, with limits; a directory descriptor to be born into.

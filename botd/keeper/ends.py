@@ -37,6 +37,8 @@ if TYPE_CHECKING:
 _SWEEP_FIRST_S, _SWEEP_LONGEST_S, _SWEEP_TRIES = 0.001, 0.5, 20
 _KILL_AGAIN_S = 1.0
 _RECORD_AGAIN_S = 1.0
+_MEET_S, _MEET_ENDING_S = 2.0, 0.1
+"""How often to meet the processes of a life that an earlier keeper began, where no control group holds them."""
 _LOOK_AGAIN_S = 0.02
 _REAPED_WITHIN_S = 2.0
 
@@ -76,6 +78,7 @@ class Ends:
         if grace <= 0:
             self._kill(life)
         elif number != life.stop_signal:
+            self._meet(life)
             life.stop_signal = number
             send_signal(life.pidfd, number)
             # A stopped process would sleep through its signal.
@@ -110,6 +113,21 @@ class Ends:
         self._lives.add(life)
         self._loop.watch(life.pidfd, self._on_end, READ, life)
         self._shortage.follow(life)
+        if life.cage is not None and life.cage.forgetful:
+            self._meet_again(life)
+
+    def _meet(self, life: Life) -> None:
+        """See who is below a main process whose orphans will not come to this keeper."""
+        if life.cage is not None and life.cage.forgetful:
+            try:
+                life.cage.meet(life.pid)
+            except OSError:
+                return  # descriptors are short; the next look may do better
+
+    def _meet_again(self, life: Life) -> None:
+        if life.live and life.status is None:
+            self._meet(life)
+            self._loop.after(_MEET_S if life.kill_at is None else _MEET_ENDING_S, lambda: self._meet_again(life))
 
     def resume(self, life: Life) -> None:
         """Go on with a life whose end another program in this process had begun to see to."""

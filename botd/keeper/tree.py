@@ -1,7 +1,8 @@
 """Containment without a cgroup: the bot is made a subreaper, and the tree below it is walked, stopped and killed.
 
-Its orphans stay below it while it lives, and come to the keeper when it dies. Where a controller of version 1 limits
-the life, its folder names everybody too.
+Its orphans stay below it while it lives, and come to the keeper when it dies. After the keeper was killed they would go
+to init: the next one meets them while the main process lives, now and then and before it asks it to end. Where a
+controller of version 1 limits the life, its folder names everybody too.
 """
 
 from __future__ import annotations
@@ -63,6 +64,18 @@ class Tree(Cage):
         self._marks = marks
         self._child = child
         self.fence = fence
+        self.forgetful = not child and not (fence and fence.own())
+        self._met: dict[int, tuple[int, int]] = {}
+        self._born = b""
+
+    def meet(self, main: int) -> None:
+        born = proc.read("/proc/loadavg").rpartition(b" ")[2]
+        if born == self._born:
+            return  # the machine has started nothing since
+        for pid in self.members(main):
+            if pid != main and pid not in self._met and (identity := _identity(pid)) is not None:
+                self._met[pid] = identity
+        self._born = born
 
     def make(self, limits: Limits) -> None:
         if self.fence is not None:
@@ -87,7 +100,17 @@ class Tree(Cage):
         inside = self.kill(-1) if self._roots(-1) else 0
         if self._child:
             return inside + self._strays.kill()
-        return inside + kill_trees(lambda: self._bearers(main))
+        return inside + kill_trees(lambda: [*self._bearers(main), *self._acquaintances()])
+
+    def _acquaintances(self) -> list[int]:
+        """Who was met below the main process and lives on; a number that was given to another is forgotten."""
+        for pid, (ticks, inode) in list(self._met.items()):
+            pidfd = proc.reopen(pid, ticks, inode)
+            if pidfd is None:
+                del self._met[pid]
+            else:
+                os.close(pidfd)
+        return list(self._met)
 
     def remove(self) -> bool:
         return self.fence is None or self.fence.remove()
@@ -111,3 +134,16 @@ class Tree(Cage):
             if int(fields[3]) == main or proc.pipe_fds(pid, inodes):
                 found.append(pid)
         return found
+
+
+def _identity(pid: int) -> tuple[int, int] | None:
+    """(start in ticks, inode of its pidfd); None when it is gone."""
+    try:
+        pidfd = os.pidfd_open(pid)
+    except ProcessLookupError:
+        return None
+    try:
+        ticks = proc.start_ticks(pid)
+        return None if ticks is None or not proc.send_signal_0(pidfd) else (ticks, proc.pidfd_inode(pidfd))
+    finally:
+        os.close(pidfd)
