@@ -43,6 +43,7 @@ if len(sys.argv) > 2:
 else:
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
 pids = [os.getpid()] + [leave(kind) for kind in ("child", "setsid", "daemon", "env", "bare")]
+signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # whose child has ended has its number free again
 with open(sys.argv[1] + ".new", "w") as file:
     file.write(" ".join(map(str, pids)))
 os.rename(sys.argv[1] + ".new", sys.argv[1])

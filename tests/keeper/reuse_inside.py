@@ -11,7 +11,7 @@ import time
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent))
-from keeper_house import House, alive, until  # noqa: E402
+from keeper_house import House, alive, until
 
 ORPHANS = Path(__file__).parents[1] / "faults" / "orphans.py"
 
@@ -65,14 +65,15 @@ def main(containment, without):
         until(file.exists, "the bot and its orphans")
         orphans = [int(pid) for pid in file.read_text().split()][1:]
         house.kill_keeper()
-        held = keeper.hand_over() if without != "alone" else {}
+        held = keeper.hand_over()
         # While no keeper looks the main process of one ends, and its number goes to another.
         os.kill(main_pid, 9)
         reap(main_pid)
         others.append(foreign(main_pid))
         house.launch()
         again = house.connect(adopt=held)
-        assert again.state("u/ends", 1) is None or not again.state("u/ends", 1)["live"]
+        if again.state("u/ends", 1)["live"]:
+            again.expect("exited", "u/ends", 1)
         again.send({"op": "stop", "id": "u/ends", "gen": 1, "signal": 15, "grace_s": 0})
         again.send({"op": "signal", "id": "u/ends", "gen": 1, "signal": 15})
         again.send({"op": "ping"})
@@ -83,23 +84,17 @@ def main(containment, without):
         for pid in orphans[1:4]:
             os.kill(pid, 9)
             until(lambda pid=pid: not alive(pid), "its end")
-        bot = int(file.read_text().split()[0])
-        reap_below(bot, orphans[1:4])
-        taken = [pid for pid in orphans[1:4] if not os.path.exists(f"/proc/{pid}")]
-        others += [foreign(pid) for pid in taken]
+        for pid in orphans[1:4]:
+            reap(pid)
+            others.append(foreign(pid))
         again.stop("u/bot", 1, grace_s=10)
         again.expect_past_errors("exited", "u/bot", 1)
-        for pid in set(orphans) - set(taken):
+        for pid in set(orphans) - set(others):
             assert not alive(pid), f"{pid} is left"
         untouched(others)
         print(f"{len(others)} numbers taken again, no foreign process signalled")
     finally:
         house.close()
-
-
-def reap_below(bot, pids):
-    """Zombies of the bot's own children keep their numbers: only those that went are taken."""
-    until(lambda: True)
 
 
 if __name__ == "__main__":
