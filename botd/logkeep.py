@@ -156,7 +156,7 @@ class LogKeep:
                 of_user = output.max_bytes_per_user
                 if of_user is not None and self._of_user[user] > of_user:
                     over[user] = None
-                elif removals := logbudget.decide(files, _without_user(output), self._clock.wall()):
+                elif removals := logbudget.decide(files, _without_user(output), self._clock.steady()):
                     await self._remove(removals)
         if over:
             self._forget_deleted()
@@ -165,7 +165,7 @@ class LogKeep:
             for bot_id, found in everything.items():
                 self._count(bot_id, logbudget.total(found))
             files = [file for found in everything.values() for file in found]
-            await self._remove(logbudget.decide(files, self._settings().output, self._clock.wall()))
+            await self._remove(logbudget.decide(files, self._settings().output, self._clock.steady()))
 
     def _forget_deleted(self) -> None:
         for bot_id in [id for id in self._sizes if id not in self._fleet.bots]:

@@ -57,7 +57,7 @@ class Upkeep:
             await asyncio.to_thread(self._clean_files)
             if self._store.trouble is not None:
                 return
-            self._store.prune(requests_before_wall=self._clock.wall() - REQUESTS_KEPT_S)
+            self._store.prune(requests_before_wall=self._clock.steady() - REQUESTS_KEPT_S)
             self._store.checkpoint()
             await self._inspect()
             if self._clock.boottime() - self._snapshot_at > SNAPSHOT_S:
@@ -70,6 +70,6 @@ class Upkeep:
         settings, fleet = self._settings(), self._fleet
         known = frozenset(fleet.bots)
         live = frozenset(bot.id for bot in tuple(fleet) if bot.state.pid is not None)
-        wall, keep = self._clock.wall(), settings.output.keep
+        wall, keep = self._clock.steady(), settings.output.keep
         items = cleanup.plan(self._paths, known, live, wall, settings.cleaning, keep_logs=keep)
         cleanup.apply(self._paths, [item for item in items if not item.data], fleet.bots.__contains__)

@@ -112,7 +112,7 @@ class Dispatcher:
         """The same request_id again: the first answer, and nothing is done twice, also after a restart of botd."""
         running = self._running.get(key)
         if running is None:
-            known = self._services.store.find_request(key, self._services.clock.wall() - REMEMBER_S)
+            known = self._services.store.find_request(key, self._services.clock.steady() - REMEMBER_S)
             if known is not None:
                 return _recall(known.answer)
             running = self._running[key] = asyncio.get_running_loop().create_task(self._begin(key, handler, call))
@@ -123,7 +123,7 @@ class Dispatcher:
     async def _begin(self, key: str, handler: Handler, call: Call) -> str:
         store = self._services.store
         with store.batch(durable=True) as batch:
-            batch.begin_request(key, self._services.clock.wall())
+            batch.begin_request(key, self._services.clock.steady())
         crash_point("botd-request-id-begun")
         answer = json.dumps(await _answer(handler, call))
         try:

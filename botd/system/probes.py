@@ -10,6 +10,7 @@ import asyncio
 import errno
 import heapq
 import socket
+import time
 from collections.abc import Callable
 from itertools import count
 
@@ -24,6 +25,9 @@ SLOTS = 64
 """Probes under way at once (fewer where descriptors are short). The rest waits for a free slot: late, never failed."""
 READ_MAX = 4096
 """Bytes of an answer that are looked at."""
+
+SLEPT_S = 5.0
+"""A machine that was suspended for longer has its probes spread again."""
 
 Address = tuple[socket.AddressFamily, str]
 _V4: Address = (socket.AF_INET, "127.0.0.1")
@@ -75,6 +79,7 @@ class Prober:
         self._running: dict[asyncio.Task[None], _Watch] = {}
         self._timer: asyncio.TimerHandle | None = None
         self._timer_at = 0.0
+        self._asleep_s = self._suspended()
         self._slots = min(SLOTS, descriptors.current().probes)
 
     def watch(self, id: str, generation: int, probe: Probe, port: int | None) -> None:
@@ -133,9 +138,26 @@ class Prober:
         delay = max(0.0, due - self._clock.boottime())
         self._timer = asyncio.get_running_loop().call_later(delay, self._tick)
 
+    def _suspended(self) -> float:
+        """Seconds that the machine has slept since it booted."""
+        return self._clock.boottime() - time.monotonic()
+
+    def _spread(self, now: float) -> None:
+        """The machine was suspended and everything is due at once: each within its interval, as after a start."""
+        self._heap = [
+            (now + self._chance() * interval(watch.probe) if due < now else due, order, watch)
+            for due, order, watch in self._heap
+            if self._is_current(watch)
+        ]
+        heapq.heapify(self._heap)
+
     def _tick(self) -> None:
         self._timer = None
         now = self._clock.boottime()
+        asleep = self._suspended()
+        if asleep - self._asleep_s > SLEPT_S:
+            self._spread(now)
+        self._asleep_s = asleep
         while self._heap and self._heap[0][0] <= now and len(self._running) < self._slots:
             watch = heapq.heappop(self._heap)[2]
             if self._is_current(watch):

@@ -32,3 +32,20 @@ def test_the_clock_is_the_boot_clock_and_names_the_boot():
     assert abs(clock.wall() - time.time()) < 60
     assert len(clock.boot_id()) == 36
     assert Clock().boot_id() == clock.boot_id()
+
+
+@pytest.mark.parametrize("step", [365 * 86400.0, -365 * 86400.0])
+def test_an_age_does_not_know_that_the_clock_was_set(step, tmp_path, monkeypatch):
+    file = tmp_path / "clock"
+    file.write_text("0 0")
+    monkeypatch.setenv("BOTD_CLOCK", str(file))
+    clock = Clock()
+    wall, steady, boot = clock.wall(), clock.steady(), clock.boottime()
+    assert abs(wall - steady) < 1
+    file.write_text(f"{step} 0")
+    assert abs(clock.wall() - wall - step) < 60
+    assert 0 <= clock.steady() - steady < 60
+    assert 0 <= clock.boottime() - boot < 60
+    file.write_text("0 28800")
+    assert 28800 <= clock.boottime() - boot < 28860
+    assert 28800 <= clock.steady() - steady < 28860

@@ -114,7 +114,7 @@ async def cleanup(call: Call) -> dict[str, Any]:
         services.paths,
         frozenset(fleet.bots),
         frozenset(bot.id for bot in fleet if bot.state.pid is not None),
-        services.clock.wall(),
+        services.clock.steady(),
         services.settings.cleaning,
         keep_logs=services.settings.output.keep,
         max_log_age_s=services.settings.output.max_age_s,
