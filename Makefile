@@ -3,6 +3,7 @@
 # make check   lint, types, import contracts (under 30 s)
 # make bench   the figures, beside the physical floor of the same run
 # make faults  kills, stops and crash points, ROUNDS=1000 of them (docs/faults.md)
+# make hostile crowds at the door, 100,000 malformed messages, orphans, in full (about 10 minutes)
 
 PYTHON ?= python3
 # Tests wait more than they work: one process more than there are processors.
@@ -12,7 +13,7 @@ BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check format bench faults clean
+.PHONY: help setup demo test check format bench faults hostile clean
 
 help:
 	@sed -n 's/^# //p' Makefile
@@ -52,6 +53,9 @@ FAULT_WORDS := ROUNDS SEED WHO BOTS FROM TO CONTAINMENT WITHOUT OUT FIGURES
 
 faults: $(STAMP)
 	@$(BIN)/python tests/faults/run.py $(foreach word,$(FAULT_WORDS),$(if $($(word)),$(word)=$($(word))))
+
+hostile: $(STAMP)
+	@BOTD_HOSTILE=long $(BIN)/python -m pytest -s $(addprefix tests/faults/test_,crowds.py descriptors.py fuzz.py orphans.py) tests/keeper/test_keeper_orphans.py tests/keeper/test_keeper_reuse.py tests/e2e/test_clocks.py
 
 clean:
 	rm -rf $(VENV) .pytest_cache .ruff_cache .mypy_cache
