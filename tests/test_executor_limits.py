@@ -22,6 +22,8 @@ class Keeper:
         self.said = []
         self.away = False
 
+    later = frozenset()
+
     def start(self, spec):
         self.said.append(("start", spec["id"], spec["gen"], spec["limits"]))
 

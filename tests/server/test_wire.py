@@ -279,15 +279,19 @@ def test_two_hundred_idle_connections_harm_nobody(shared_fleet):
             connection.close()
 
 
-def test_more_connections_than_there_are_places_are_told_so(shared_fleet):
+def test_of_more_connections_than_there_are_places_the_oldest_idle_one_goes_and_is_told_so(shared_fleet):
     crowd = []
+    shared_fleet.hang_up()
     try:
+        crowd.extend(Wire(shared_fleet.socket) for _ in range(2))
+        crowd[1].rpc("events.subscribe")
         crowd.extend(Wire(shared_fleet.socket) for _ in range(1100))
-        last = crowd[-1].line()
+        assert pongs(crowd[-1])
+        last = crowd[0].line()
         assert last["error"]["data"]["kind"] == "unavailable"
-        assert "too many connections" in last["error"]["message"]
-        assert crowd[-1].line() is None
-        assert pongs(crowd[0])
+        assert "make room" in last["error"]["message"]
+        assert crowd[0].line() is None
+        assert pongs(crowd[1])  # it listens: older, and not idle
     finally:
         for connection in crowd:
             connection.close()
