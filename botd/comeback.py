@@ -7,8 +7,11 @@ import os
 from collections.abc import Mapping
 from typing import Any
 
+from botd import __version__
+
 _SUPERVISORS = frozenset({"systemd", "runsv", "s6-supervise", "supervisord", "dinit", "supervise-daemon", "circusd"})
 _WORDS_MAX = 2000
+_SOURCE_MAX = 1024 * 1024
 _MINE = "BOTD_RESPAWNED"
 
 _words_fd = -1
@@ -58,25 +61,49 @@ def _supervised(environ: Mapping[str, str]) -> bool:
         return False
 
 
-def remember(path: str, document: dict[str, Any]) -> None:
-    """Keep a configuration that is in force. OSError when it cannot be written; the former one stays then."""
-    text = json.dumps(document)
+def read(source: str) -> str | None:
+    """The text of a configuration, to tell whether it is the one that was checked; None when it cannot be read."""
+    try:
+        with open(source, encoding="utf-8") as file:
+            return file.read(_SOURCE_MAX)
+    except (OSError, ValueError):
+        return None  # its check says why
+
+
+def remember(path: str, settings: dict[str, Any], text: str | None) -> None:
+    """Keep a configuration that is in force, and the text that was found to mean it (None: not known for sure).
+
+    OSError when it cannot be written; the former one stays then.
+    """
+    kept = json.dumps({"version": __version__, "text": text, "settings": settings})
     try:
         with open(path, encoding="utf-8") as file:
-            if file.read() == text:
+            if file.read() == kept:
                 return
     except (OSError, ValueError):
         pass  # there is none, or none that can be read
     fd = os.open(f"{path}.new", os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
     with open(fd, "w", encoding="utf-8") as file:
-        file.write(text)
+        file.write(kept)
     os.replace(f"{path}.new", path)
 
 
 def remembered(path: str) -> Any:
     """The last one that was kept; None when there is none."""
+    return _kept(path).get("settings")
+
+
+def checked(path: str, text: str | None) -> Any:
+    """What was kept, if this version of botd has checked exactly this text and found that; else None."""
+    kept = _kept(path)
+    known = text is not None and kept.get("text") == text and kept.get("version") == __version__
+    return kept.get("settings") if known else None
+
+
+def _kept(path: str) -> dict[str, Any]:
     try:
         with open(path, encoding="utf-8") as file:
-            return json.load(file)
+            kept = json.load(file)
     except (OSError, ValueError):
-        return None
+        return {}
+    return kept if isinstance(kept, dict) else {}

@@ -39,14 +39,21 @@ class Configuration:
 
     async def first(self) -> Settings:
         """The settings to start with. Raises BotdError: a daemon does not start on a guess."""
+        text = comeback.read(self._source.path)
         try:
-            self._take(await load_in_child(self._source.path, required=self._source.required))
+            # Checking takes as long as all the rest of a start: not again what was checked already.
+            self._take(settings_from_json(comeback.checked(self._good, text)), text)
+            return self._settings
+        except BotdError:
+            pass  # another text, another version of botd, or the first start
+        try:
+            self._take(*await self._load())
         except BotdError as error:
             document = comeback.remembered(self._good) if self._brought_back else None
             if document is None:
                 raise
             # The bots must not go without a daemon for a typing error: the last good one stays, as at a reload.
-            self._take(settings_from_json(document))
+            self._take(settings_from_json(document), None)
             self.last_error = error.message
             log.error("the configuration is not valid, the last good one is in force: %s", error.message)
         return self._settings
@@ -60,14 +67,14 @@ class Configuration:
         assert self._adopt is not None
         before = self._settings
         try:
-            after = await load_in_child(self._source.path, required=self._source.required)
+            after, text = await self._load()
             crash_point("botd-reload-checked")
             self._adopt(before, after)
             crash_point("botd-reload-adopted")
         except BotdError as error:
             self.last_error = error.message
             raise
-        self._take(after)
+        self._take(after, text)
         changed = changes(before, after)
         return {"source": self.source, "changes": [change._asdict() for change in changed]}
 
@@ -78,12 +85,18 @@ class Configuration:
         except BotdError as error:
             log.error("the configuration was not reloaded: %s", error.message)
 
-    def _take(self, settings: Settings) -> None:
+    async def _load(self) -> tuple[Settings, str | None]:
+        """Checked settings, and the text that they come from where it was the same before and after."""
+        before = comeback.read(self._source.path)
+        settings = await load_in_child(self._source.path, required=self._source.required)
+        return settings, before if before == comeback.read(self._source.path) else None
+
+    def _take(self, settings: Settings, text: str | None) -> None:
         self._settings = settings
         self.last_error = ""
         self.loaded_at_wall = self._clock.wall()
         try:
-            comeback.remember(self._good, effective(settings))
+            comeback.remember(self._good, effective(settings), text)
         except OSError as error:
             log.warning("%s cannot be written: %s", self._good, error)
         self.source = self._source.path if self._source.found else "the shipped defaults"
