@@ -40,7 +40,7 @@ class LineSplitter:
         """Bytes of a line that has begun and not ended."""
         return len(self._buffer)
 
-    def feed(self, data: bytes) -> Iterator[bytes]:
+    def feed(self, data: bytes | memoryview) -> Iterator[bytes]:
         """The complete lines so far, without their newlines. Raises LineTooLong."""
         self._buffer += data
         buffer = self._buffer

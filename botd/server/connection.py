@@ -34,7 +34,11 @@ TOLD_MAX = 32 << 10
 """Bytes of one turn's notifications that are gathered for one write."""
 
 
-class Connection(asyncio.Protocol):
+_scratch = bytearray(4 << 10)
+"""Read into by everybody in turn. Small: lines of a flood are cut when their turn comes, not all at once."""
+
+
+class Connection(asyncio.BufferedProtocol):
     def __init__(self, dispatcher: Dispatcher, caller: Caller, crowd: Crowd) -> None:
         self.caller = caller
         self._dispatcher = dispatcher
@@ -46,6 +50,7 @@ class Connection(asyncio.Protocol):
         self._told = bytearray()
         self._line_timer: asyncio.TimerHandle | None = None
         self._transport: asyncio.Transport
+        self._waiting_bytes = 0
         self._made = False
         self.queued = False
         self._closing = False
@@ -85,12 +90,18 @@ class Connection(asyncio.Protocol):
         self._room.set()
         self.pump()
 
-    def data_received(self, data: bytes) -> None:
+    def get_buffer(self, sizehint: int) -> bytearray:
+        return _scratch
+
+    def buffer_updated(self, nbytes: int) -> None:
         if self._closing:
             return
+        data = memoryview(_scratch)[:nbytes]
         waited = len(self._waiting)
         try:
-            self._waiting.extend(self._lines.feed(data))
+            for line in self._lines.feed(data):
+                self._waiting.append(line)
+                self._waiting_bytes += len(line)
         except LineTooLong:
             self._farewell(BotdError("invalid", f"a line of more than {LINE_MAX} bytes", code=RpcCode.INVALID_REQUEST))
             return
@@ -133,7 +144,9 @@ class Connection(asyncio.Protocol):
             if not turns.may(self):
                 break
             began = monotonic()
-            self._answer(self._waiting.popleft())
+            line = self._waiting.popleft()
+            self._waiting_bytes -= len(line)
+            self._answer(line)
             turns.spent(self, monotonic() - began)
         if self._closing:
             return
@@ -257,7 +270,9 @@ class Connection(asyncio.Protocol):
 
     def pending(self) -> int:
         """Bytes that are neither understood nor taken yet."""
-        return self._lines.pending + (self._transport.get_write_buffer_size() if self._made else 0)
+        return (
+            self._lines.pending + self._waiting_bytes + (self._transport.get_write_buffer_size() if self._made else 0)
+        )
 
     def dismiss(self, error: BotdError) -> None:
         """The descriptor is needed at once: who does not take the last word now does not get it."""
@@ -267,6 +282,7 @@ class Connection(asyncio.Protocol):
             self._transport.abort()
         self._closing = True
         self._lines = LineSplitter()
+        self._waiting.clear()
 
     def close(self) -> None:
         """Let what was answered leave, then end."""

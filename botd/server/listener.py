@@ -23,7 +23,7 @@ from botd.server.dispatch import Dispatcher
 log = logging.getLogger("botd.server")
 
 BACKLOG = 512
-ACCEPTED_AT_ONCE = 32
+ACCEPTED_AT_ONCE = 128
 """Newcomers of one turn of the loop; who is connected has its turn in between."""
 SHORT_S = 0.05
 """How long to wait for a descriptor when there is none and nobody can go."""

@@ -53,7 +53,7 @@ class Turns:
             return True
         if not who.queued:
             who.queued = True
-            party = _party(who.caller)
+            party = party_of(who.caller)
             queue = self._waiting.get(party)
             if queue is None:
                 self._waiting[party] = deque((who,))
@@ -65,7 +65,7 @@ class Turns:
 
     def spent(self, who: Asking, seconds: float) -> None:
         """A call was begun, and answered or left to a task of its own."""
-        party = _party(who.caller)
+        party = party_of(who.caller)
         self._served[party] = self._account(party) + seconds
         self._served.move_to_end(party)
         if len(self._served) > REMEMBERED:
@@ -103,5 +103,6 @@ class Turns:
             self._arm()
 
 
-def _party(caller: Caller) -> Party:
+def party_of(caller: Caller) -> Party:
+    """Who counts as one: a process of an administrator, or all of another user."""
     return ("pid", caller.pid) if caller.role == "admin" else ("uid", caller.uid)
