@@ -39,7 +39,7 @@ check: $(STAMP)
 	@$(BIN)/lint-imports --no-cache
 
 test: check
-	@$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile
+	@$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 
 format: $(STAMP)
 	@$(BIN)/ruff check --fix .
