@@ -54,6 +54,8 @@ class Starts:
         self._waiting: dict[tuple[str, int], Start] = {}
         self._queue: deque[Start] = deque()
         self._under_way = 0
+        self._births: set[str] = set()
+        self._behind: dict[str, list[Start]] = {}
         self._paused: Callable[[], None] | None = None
 
     def __len__(self) -> int:
@@ -83,6 +85,7 @@ class Starts:
         """
         self._waiting.clear()
         self._queue.clear()
+        self._behind.clear()
 
     def withdraw(self, key: tuple[str, int]) -> bool:
         """Give a start up that has not happened; False when there is none."""
@@ -138,7 +141,10 @@ class Starts:
     def _next(self, start: Start) -> None:
         key = start.id, start.gen
         try:
-            if self._wanted(start):
+            if self._wanted(start) and start.id in self._births:
+                # The child of a start that was given up meanwhile: it has the lock, until the answer comes and it goes.
+                self._behind.setdefault(start.id, []).append(start)
+            elif self._wanted(start):
                 self._begin(start)
                 return
         except Refused as refused:
@@ -170,6 +176,7 @@ class Starts:
             if self._nursery is not None and self._nursery.ask(
                 start.command, lock, birthplace, lambda gate: self._born(life, start, gate)
             ):
+                self._births.add(start.id)
                 return
             gate: Gate | OSError = launch(start.command, lock, birthplace)
         except OSError as error:
@@ -182,6 +189,8 @@ class Starts:
 
     def _born(self, life: Life, start: Start, gate: Gate | OSError) -> None:
         """The fork was made (or not); the child waits at its gate."""
+        self._births.discard(start.id)
+        self._queue += self._behind.pop(start.id, ())
         wanted = self._wanted(start)
         if wanted:
             del self._waiting[life.key]
