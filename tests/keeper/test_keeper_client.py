@@ -12,6 +12,7 @@ from keeper_house import alive, until
 
 from botd.keeper import wire
 from botd.keeper.client import KeeperBusy, KeeperClient, KeeperError, KeeperLost
+from botd.keeper.client.answers import Answers
 
 
 class Botd:
@@ -202,6 +203,27 @@ def test_a_second_client_gets_everything(run, house):
         other.client.close()
 
     run(body)
+
+
+def test_a_question_that_could_not_be_sent_is_asked_again():
+    """The connection may end between two questions of a greeting; the next greeting asks anew."""
+
+    async def main():
+        answers = Answers()
+
+        def lost():
+            raise KeeperLost("gone")
+
+        with pytest.raises(KeeperLost):
+            await answers.ask("synced", lost)
+        asked = []
+        waiting = asyncio.ensure_future(answers.ask("synced", lambda: asked.append(1)))
+        await asyncio.sleep(0)
+        assert asked
+        answers.settle("synced", {"op": "synced"})
+        assert await waiting == {"op": "synced"}
+
+    asyncio.run(main())
 
 
 def test_two_at_once_share_one_keeper(run, house):

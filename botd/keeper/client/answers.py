@@ -27,7 +27,12 @@ class Answers:
         future = self._awaited.get(name)
         if future is None:
             future = self._awaited[name] = asyncio.get_running_loop().create_future()
-            send()
+            try:
+                send()
+            except BaseException:
+                # Not asked: who asks next must not wait for this one's answer.
+                del self._awaited[name]
+                raise
         try:
             return await asyncio.wait_for(asyncio.shield(future), within_s)
         except TimeoutError:

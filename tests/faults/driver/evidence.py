@@ -5,7 +5,9 @@ A `Life` is what a witness says of itself. `judge` finds the generation of each 
 
 from __future__ import annotations
 
+import fcntl
 import gzip
+import os
 import re
 import signal
 from binascii import crc32
@@ -123,6 +125,18 @@ def match(lives, recorded, may_be):
 
 def output_of(folder, stream):
     """Every line that the keeper filed, the oldest first; a rotation that a kill cut short is read as it will be."""
+    if not folder.is_dir():
+        return []
+    held = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        # Who renames or compresses does it under this lock.
+        fcntl.flock(held, fcntl.LOCK_SH)
+        return _lines_in(folder, stream)
+    finally:
+        os.close(held)
+
+
+def _lines_in(folder, stream):
     numbered = [p for p in folder.glob(f"{stream}.log.*") if re.fullmatch(r"\w+\.log\.\d+(\.gz)?", p.name)]
     # One that was just compressed: the plain one is about to go.
     numbered = [path for path in numbered if path.with_name(f"{path.name}.gz") not in numbered]
