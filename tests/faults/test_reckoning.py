@@ -6,7 +6,7 @@ from struct import pack
 
 import pytest
 from driver.crew import Member
-from driver.promises import Promises
+from driver.promises import Asked, Promises
 from driver.reckoning import Reckoning
 from driver.tally import Tally
 from witness import line
@@ -35,7 +35,7 @@ class Story:
         self.out = [line(BOT.id, life, n, 5) for life in (1, 2) for n in range(1, 11) if n % 5]
         self.err = [line(BOT.id, life, n, 5) for life in (1, 2) for n in range(1, 11) if not n % 5]
         self.counts = (10, 10)
-        self.asked = [("u/bot", "stop", 14.9)]
+        self.asked = [Asked("u/bot", "stop", 14.9, 14.95)]
         self.shots, self.gaps = [], []
 
     @staticmethod
@@ -76,6 +76,12 @@ def test_a_twin(story):
 def test_an_end_that_nobody_asked_for(story):
     story.asked.clear()
     assert story.tally().lost == 1
+
+
+@pytest.mark.parametrize(("at", "until", "lost"), [(5.0, 9.9, 1), (5.0, 11.5, 0), (14.0, 14.1, 0), (15.1, 15.2, 1)])
+def test_a_request_counts_from_its_sending_to_its_answer(story, at, until, lost):
+    story.asked = [Asked("u/bot", "restart", at, until)]
+    assert story.tally().lost == lost
 
 
 def test_a_kill_out_of_nowhere(story):
@@ -141,6 +147,13 @@ def test_a_tail_lost_in_a_gap(story):
     story.gaps.append((10.5, 11.5))
     tally = story.tally()
     assert (tally.tails, tally.lines_lost, tally.violations) == (1, 0, [])
+
+
+@pytest.mark.parametrize(("gap", "lost"), [((11.1, 11.15), 0), ((11.3, 11.5), 2), ((9.0, 10.9), 2)])
+def test_an_end_that_waited_for_the_disk_lasts_until_the_next_life(story, gap, lost):
+    del story.out[6:8]
+    story.gaps.append(gap)
+    assert story.tally().lines_lost == lost
 
 
 def test_a_hole_is_no_tail(story):

@@ -212,6 +212,7 @@ class Chapter:
             self.fleet.home, self.members, self._events, self.promises, self.gun.shots, self.rig.gaps, self.tally,
             self.complain,
             self.rig.orphaned if self.rig.helpless else (),
+            self.rig.diary,
         ).run()  # fmt: skip
         if "Traceback" in self.fleet.daemon_log():
             self.complain(f"the daemon's log has a traceback: {_around_traceback(self.fleet.daemon_log())}")

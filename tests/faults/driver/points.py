@@ -15,7 +15,7 @@ from time import monotonic, sleep
 from fleet_house import ROOT, alive, kill
 
 from .chapter import CONFIG, SETTLE_S, Chapter
-from .rig import MARGIN_S, SILENT
+from .rig import SILENT
 from .storm import Storm
 
 WALK_CONFIG = {**CONFIG, "resourceManagement": {**CONFIG["resourceManagement"], "cleanupInterval": 1000}}
@@ -104,7 +104,7 @@ class Walk(Chapter):
     def _looked(self):
         self.rig.look()
         if self._gap is not None:
-            self.rig.gaps.append((self._gap - MARGIN_S, monotonic()))
+            self.rig.gap(self._gap)
             self._gap = None
 
     def _die_as_botd(self, name):
@@ -116,7 +116,8 @@ class Walk(Chapter):
                 self._looked()
                 self.look()
             if name.startswith("botd-keeper"):
-                self._gap = monotonic()
+                self._gap = self._gap or monotonic()
+                self.rig.note("kill -9 of the keeper")
                 kill(self.rig.keeper_pid)
             elif name.startswith("botd-down"):
                 with suppress(*SILENT):
@@ -136,6 +137,7 @@ class Walk(Chapter):
         return f"{name}:{passes}"
 
     def _reached(self, name, died):
+        self.rig.note(f"{name}: {'died' if died else 'lives'}")
         status = -SIGKILL
         if died and name.startswith(BOTDS):
             self.fleet.hang_up()

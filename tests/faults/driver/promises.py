@@ -13,6 +13,16 @@ ENDING = ("stop", "restart", "delete", "apply")
 
 
 @dataclass
+class Asked:
+    """One request that may end a life of a bot. It may take effect from `at` until it was answered, or botd died."""
+
+    bot_id: str
+    verb: str
+    at: float
+    until: float = float("inf")
+
+
+@dataclass
 class Debt:
     exists: set = field(default_factory=lambda: {False})
     wanted: set = field(default_factory=lambda: {False})
@@ -20,7 +30,7 @@ class Debt:
 
 
 class Promises:
-    """`asked` has (bot, verb, time) of every request that may end a life, answered or not; times are monotonic."""
+    """`asked` has every request that may end a life, answered or not; times are monotonic."""
 
     def __init__(self, clock):
         self._clock = clock
@@ -34,6 +44,7 @@ class Promises:
     @contextmanager
     def request(self, verb, *bot_ids, **facts):
         """Around one request. `facts`: exists, wanted, labels as they will be. Left by an exception: no answer."""
+        asked = []
         for bot_id in bot_ids:
             debt = self.debt(bot_id)
             for name, value in facts.items():
@@ -41,13 +52,17 @@ class Promises:
                 if value not in possible:
                     possible.add(value) if isinstance(possible, set) else possible.append(value)
             if verb in ENDING:
-                self.asked.append((bot_id, verb, self._clock()))
+                asked.append(Asked(bot_id, verb, self._clock()))
+        self.asked += asked
         refused = []
         try:
             yield refused.append
         except Exception:
             self.unanswered += len(bot_ids)
             raise
+        finally:
+            for one in asked:
+                one.until = self._clock()
         self.acknowledged += len(bot_ids) - len(refused)
         for bot_id in bot_ids:
             if bot_id in refused:

@@ -11,6 +11,9 @@ from .evidence import IN_FLIGHT, counts_of, history, lives_of, match, missing, r
 SIGKILL, SIGTERM = ("signal", int(signal.SIGKILL)), ("signal", int(signal.SIGTERM))
 
 
+STORY_S = 10.0
+STALLED_S = 10.0
+"""So long a busy disk may keep a bot from ending."""
 FOUND_AFTER_S = 30.0
 """So long ago a keeper may have died when another one is seen."""
 
@@ -18,13 +21,13 @@ FOUND_AFTER_S = 30.0
 class Reckoning:
     """Fills `tally`; `complain(text)` is called with each violation."""
 
-    def __init__(self, home, members, events, promises, shots, gaps, tally, complain, orphaned=()):
+    def __init__(self, home, members, events, promises, shots, gaps, tally, complain, orphaned=(), diary=()):
         self._home, self._members, self._tally, self._complain = home, members, tally, complain
-        self._gaps, self._orphaned = gaps, orphaned
+        self._gaps, self._orphaned, self._diary = gaps, orphaned, diary
         self._events, self._history = events, history(events)
         self._asked, self._shots = {}, {}
-        for bot_id, _verb, at in promises.asked:
-            self._asked.setdefault(bot_id, []).append(at)
+        for one in promises.asked:
+            self._asked.setdefault(one.bot_id, []).append(one)
         for bot_id, pid, number, at in shots:
             self._shots.setdefault((bot_id, pid), []).append((number, at))
 
@@ -54,11 +57,20 @@ class Reckoning:
         if self._was_asked(member, life) or self._was_shot(member, life):
             return
         self._tally.lost += 1
-        self._complain(f"{member.id}: life {life.number} (pid {life.pid}) was ended, and nobody had asked for that")
+        one = next((one for one in self._history.get(member.id, {}).values() if one.pid == life.pid), None)
+        asked = [
+            f"{request.verb} {request.at - life.began:+.3f} to {request.until - life.began:+.3f}"
+            for request in self._asked.get(member.id, ())
+            if abs(request.at - life.began) <= STORY_S
+        ]
+        self._complain(
+            f"{member.id}: {life} was ended, and nobody had asked for that: {one}; asked in its time: {asked}\n"
+            f"{self._story(member, one)}\n{self._meanwhile(life)}"
+        )
 
     def _was_asked(self, member, life):
         latest = life.term_at if life.term_at is not None else life.until
-        return any(life.since <= at <= latest for at in self._asked.get(member.id, ()))
+        return any(life.since <= one.until and one.at <= latest for one in self._asked.get(member.id, ()))
 
     def _was_shot(self, member, life):
         return (member.id, life.pid) in self._shots
@@ -71,9 +83,11 @@ class Reckoning:
     def _in_gap(self, member, life):
         """Whether it ended, or may have ended, while nobody held on to it."""
         if life.ended_at is not None:
-            return any(start <= life.ended_at <= end for start, end in self._gaps)
+            # It takes the time, writes it down, which may have to wait for the disk, and ends.
+            latest = min(life.until, life.ended_at + STALLED_S)
+            return any(start <= latest and life.ended_at <= end for start, end in self._gaps)
         first = [at for _number, at in self._shots.get((member.id, life.pid), ())]
-        first += [at for at in self._asked.get(member.id, ()) if at >= life.since]
+        first += [one.at for one in self._asked.get(member.id, ()) if one.until >= life.since]
         earliest = max(life.began, min(first, default=life.began))
         return any(start <= life.until and earliest <= end for start, end in self._gaps)
 
@@ -105,7 +119,8 @@ class Reckoning:
                 self._complain(f"{member.id}: the end of {life} is on no record: {one}\n{self._story(member, one)}")
             elif not self._may_be(member, life, one.exited[0]):
                 self._tally.wrong += 1
-                self._complain(f"{member.id}: {life} is on record as {one}\n{self._story(member, one)}")
+                story = f"{self._story(member, one)}\n{self._meanwhile(life)}"
+                self._complain(f"{member.id}: {life} is on record as {one}\n{story}")
             elif one.exited[0] is None:
                 self._tally.unknown += 1
             else:
@@ -123,6 +138,12 @@ class Reckoning:
             for event in self._events
             if event["id"] == member.id and abs((event["generation"] or 0) - near) <= 3
         )
+
+    def _meanwhile(self, life):
+        """What was done to the two programs around the end of a life."""
+        ended = life.ended_at if life.ended_at is not None else min(life.until, life.began)
+        near = (entry for entry in self._diary if abs(entry[0] - ended) <= STORY_S)
+        return "\n".join(f"        {at - ended:+8.3f} s {text}" for at, text in near)
 
     # --- what it said -----------------------------------------------------------------------------------
 
@@ -148,7 +169,8 @@ class Reckoning:
             else:
                 tally.lines_lost += len(gone)
                 self._complain(
-                    f"{member.id}: {len(gone)} of {count} lines of {life} are lost: {gone[:3]} to {gone[-1]}"
+                    f"{member.id}: {len(gone)} of {count} lines of {life} are lost: {gone[:3]} to {gone[-1]}\n"
+                    f"{self._meanwhile(life)}"
                 )
 
     # --- and came back ----------------------------------------------------------------------------------
@@ -159,5 +181,5 @@ class Reckoning:
         for life, later in pairwise(lives):
             if life.end is None or life.term_at is not None or (member.finishes and life.end == ("exit", 0)):
                 continue
-            if not any(life.began <= at <= later.began for at in asked):
+            if not any(life.began <= one.until and one.at <= later.began for one in asked):
                 self._tally.recovery.append(later.began - life.ended_at)

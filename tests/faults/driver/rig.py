@@ -31,16 +31,26 @@ class Rig:
     `orphaned` are the times of keepers' deaths. Where the kernel does not help (`helpless`), the next keeper, which is
     no parent of who lived then, may not learn how it ends.
     `gaps` are (from, to) in which an exit status may be unknown and a last line lost: nobody held on to what ended.
+    `diary` has (time, words) of every blow and of everything that came back: what a violation is understood by.
     """
 
     def __init__(self, fleet, tally, without=""):
         self.fleet, self.tally, self.without = fleet, tally, without
         self.gaps = []
+        self.diary = []
         self.orphaned = []
         self.botd_pid = self.keeper_pid = None
         self.child = None
         self.armed = self.helpless = False
         self._deaths = 0
+
+    def note(self, text):
+        self.diary.append((monotonic(), text))
+
+    def gap(self, start):
+        """Nobody held on to what ended from then on until now."""
+        self.gaps.append((start - MARGIN_S, monotonic()))
+        self.note(f"nobody held on to what ended since {start - MARGIN_S:.2f}")
 
     # --- coming up --------------------------------------------------------------------------------------
 
@@ -65,6 +75,7 @@ class Rig:
             self.orphaned.append(monotonic())
         self.botd_pid, self.keeper_pid = status["pid"], status["keeper"]["pid"]
         self.helpless = not status["keeper"]["features"].get("pidfd_info_exit")
+        self.note(f"botd {self.botd_pid}, keeper {self.keeper_pid}")
 
     def start_child(self, crash_at=""):
         """A botd that nobody brings back, as our child, armed; whether it came to serve."""
@@ -74,10 +85,13 @@ class Rig:
         with open(f"{self.fleet.home}/botd.out", "ab") as log:
             command = [self.fleet.python, "-m", "botd", "run"]
             self.child = subprocess.Popen(command, env=environ, cwd=ROOT, stdout=log, stderr=log)
+        self.note(f"botd {self.child.pid} begins, armed {crash_at!r}")
         self.fleet.hang_up()
         until(lambda: self._answers(self.child.pid) or self.child.poll() is not None, "botd", BACK_WITHIN_S)
         if self.child.poll() is not None:
+            self.note("botd died before it served")
             return False
+        self.note("botd serves")
         self.tally.api.append(monotonic() - began)
         return True
 
@@ -89,6 +103,7 @@ class Rig:
             arguments += ["--without", self.without]
         environ = {"PATH": os.defpath, **({"BOTD_CRASH_AT": crash_at} if crash_at else {})}
         done = subprocess.run([*KEEPER, *arguments], env=environ, cwd="/", stdin=subprocess.DEVNULL, check=False)
+        self.note(f"a keeper was started, armed {crash_at!r}: {done.returncode}")
         return done.returncode
 
     # --- blows ------------------------------------------------------------------------------------------
@@ -96,6 +111,7 @@ class Rig:
     def kill_botd(self):
         """kill -9; back when it answers again."""
         began = monotonic()
+        self.note("kill -9 of botd")
         self.fleet.hang_up()
         kill(self.botd_pid)
         self._deaths += 1
@@ -105,6 +121,7 @@ class Rig:
     def kill_keeper(self):
         """kill -9; back when botd has another one."""
         began, old = monotonic(), self.keeper_pid
+        self.note("kill -9 of the keeper")
         if self.without:
             self._swap_keeper()
         else:
@@ -116,6 +133,7 @@ class Rig:
     def kill_both(self, first, pause):
         """One ("botd" or "keeper") and `pause` seconds later the other; back when a command has brought them back."""
         began = monotonic()
+        self.note(f"kill -9 of {first}, of the other one {pause:.3f} s later")
         self.fleet.hang_up()
         pids = {"botd": self.botd_pid, "keeper": self.keeper_pid}
         os.kill(pids.pop(first), signal.SIGKILL)
@@ -128,11 +146,12 @@ class Rig:
             self.start_keeper()
         self._back(began, asked=True)
         self.look()
-        self.gaps.append((began - MARGIN_S, monotonic()))
+        self.gap(began)
 
     def freeze(self, which, seconds, kill_other=False):
         """SIGSTOP, and SIGCONT after a while; the other one may be killed meanwhile."""
         frozen, other = (self.botd_pid, self.keeper_pid) if which == "botd" else (self.keeper_pid, self.botd_pid)
+        self.note(f"SIGSTOP of {which}" + (", kill -9 of the other one" if kill_other else ""))
         os.kill(frozen, signal.SIGSTOP)
         try:
             sleep(seconds / 2)
