@@ -187,7 +187,8 @@ MANIFEST: Schema = {
                 "required": ["name", "path"],
                 "properties": {
                     "name": {"type": "string", "pattern": NAME_PATTERN},
-                    "path": {**_TEXT, "maxLength": 4000},
+                    "path": {**_TEXT, "maxLength": 4000, "description": "its folder or archive"},
+                    "manifest": {**_TEXT, "maxLength": 4000, "description": "default: botd-template.toml in it"},
                 },
             },
         },
@@ -199,17 +200,12 @@ MANIFEST: Schema = {
 def expand(document: object, base: str) -> list[dict[str, Any]]:
     """The specifications that a parsed manifest describes, defaults applied, folders absolute under `base`.
 
+    Those of a bot with a template have only what the file says: its template fills in the rest.
+
     Secrets still name their files: {"secrets": {"TOKEN": {"file": "/abs/path"}}}. Raises
     BotdError(invalid, exit 9) with a path such as `bot[2].memory_mb`.
     """
     manifest = check(document, MANIFEST, "", exit=Exit.INVALID)
-    if manifest.get("template"):
-        raise invalid(
-            "template[0]",
-            "templates are not available in this version",
-            hint="give each bot a command and a directory",
-            exit=Exit.INVALID,
-        )
     defaults = manifest.get("defaults", {})
     bots = [_merge(defaults, bot) for bot in manifest.get("bot", [])]
     seen: dict[str, int] = {}
@@ -217,15 +213,36 @@ def expand(document: object, base: str) -> list[dict[str, Any]]:
         first = seen.setdefault(bot["id"], i)
         if first != i:
             raise invalid(f"bot[{i}].id", f"{bot['id']} stands already at bot[{first}]", exit=Exit.INVALID)
-        bot["directory"] = _absolute(bot.get("directory", "."), base)
+        if "template" not in bot:
+            bot["directory"] = _absolute(bot.get("directory", "."), base)
         for secret in bot.get("secrets", {}).values():
             secret["file"] = _absolute(secret["file"], base)
         check_spec(bot, f"bot[{i}]", exit=Exit.INVALID)
     return bots
 
 
+def templates(document: dict[str, Any], base: str) -> list[dict[str, str]]:
+    """The templates of a manifest that `expand` took: {"name", "path", "manifest"?}, paths absolute under `base`.
+
+    Raises BotdError(invalid, exit 9) when a name stands there twice.
+    """
+    out: dict[str, dict[str, str]] = {}
+    for i, one in enumerate(document.get("template", ())):
+        if one["name"] in out:
+            raise invalid(f"template[{i}].name", f"{one['name']} stands there twice", exit=Exit.INVALID)
+        paths = {key: _absolute(one[key], base) for key in ("path", "manifest") if key in one}
+        out[one["name"]] = {"name": one["name"], **paths}
+    return list(out.values())
+
+
 def _merge(defaults: dict[str, Any], bot: dict[str, Any]) -> dict[str, Any]:
-    merged = {**DEFAULTS, **defaults, **bot}
+    if "template" in bot or "template" in defaults:
+        # What its template says stands between these and what is set for every bot anyway. A bot that names one does
+        # not want the program of the others.
+        others = ("command", "directory") if "template" in bot else ("directory",)
+        merged = {**{key: value for key, value in defaults.items() if key not in others}, **bot}
+    else:
+        merged = {**DEFAULTS, **defaults, **bot}
     for table in ("env", "labels", "secrets"):
         # Tables are joined, the bot's own entry wins: a default label is not lost by adding one.
         joined = {**defaults.get(table, {}), **bot.get(table, {})}
@@ -248,7 +265,7 @@ def check_spec(spec: dict[str, Any], path: str = "", *, exit: int = Exit.USAGE) 
     if "command" in spec and not spec["command"][0].strip():
         raise invalid(where("command[0]"), "the program has no name", exit=exit)
     probe = spec.get("probe")
-    if probe is not None:
+    if probe is not None and "template" not in spec:  # its template may bring the port: looked at once it is known
         if probe["kind"] == "http" and "url" not in probe:
             raise invalid(where("probe.url"), "is required for kind http", exit=exit)
         needs_port = "{port}" in probe.get("url", "") or (probe["kind"] == "tcp" and "port" not in probe)

@@ -57,12 +57,37 @@ class Paths:
         return f"{self.home}/logs"
 
     @property
+    def templates(self) -> str:
+        return f"{self.home}/templates"
+
+    @property
+    def objects(self) -> str:
+        """What the releases of all templates share, one hard link per distinct content."""
+        return f"{self.templates}/.objects"
+
+    @property
+    def staging(self) -> str:
+        """Releases being made or removed."""
+        return f"{self.templates}/.staging"
+
+    def releases(self, template: str) -> str:
+        return f"{self.templates}/{template}/releases"
+
+    def release(self, template: str, hash: str) -> str:
+        """The folder of one release; its code is `tree/` in it."""
+        return f"{self.releases(template)}/{hash}"
+
+    @property
     def config(self) -> str:
         return f"{self.home}/bot_config.json"
 
     def bot(self, bot_id: str) -> str:
         """The folder of one bot; its private data is `data/` in it."""
         return f"{self.bots}/{bot_id}"
+
+    def bot_app(self, bot_id: str) -> str:
+        """The working folder of a bot that is made from a template."""
+        return f"{self.bots}/{bot_id}/app"
 
     def bot_data(self, bot_id: str) -> str:
         return f"{self.bots}/{bot_id}/data"
