@@ -47,7 +47,7 @@ def prepare_home(paths: Paths) -> None:
                 hint="set BOTD_HOME to a folder of your own, or run botd as the owner of this one",
             )
         for name in ("run", "locks", "bots", "logs", TRASH):
-            os.close(_make(home, name, f"{paths.home}/{name}"))
+            os.close(make(home, name, f"{paths.home}/{name}"))
     finally:
         os.close(home)
 
@@ -58,7 +58,7 @@ def prepare(paths: Paths, bot_id: str) -> None:
     Nothing happens to those that exist, except that rights of others are taken away. BotdError: conflict when
     a link or a file stands in the way; unavailable when the disk refuses.
     """
-    user, name = _split(bot_id)
+    user, name = split(bot_id)
     try:
         home = tree.open_directory(paths.home)
     except OSError as error:
@@ -85,71 +85,6 @@ def touch(path: str) -> None:
         raise _unavailable(path, error) from error
 
 
-def set_aside(paths: Paths, bot_id: str) -> list[tuple[str, ...]]:
-    """Take the folders of a bot that is no more, its data and its logs, out of everybody's reach.
-
-    Takes no time: a new bot of the same id may be made right after. Returns where they are now, for `destroy`.
-    BotdError(conflict) when a folder on the way is a link, OSError when the disk refuses.
-    """
-    user, name = _split(bot_id)
-    aside: list[tuple[str, ...]] = []
-    home = tree.open_directory(paths.home)
-    try:
-        trash = _make(home, TRASH, TRASH)
-        try:
-            for top in ("bots", "logs"):
-                grave = _set_aside(home, (top, user), name, trash)
-                if grave is not None:
-                    aside.append(grave)
-                remove_if_empty(home, (top, user))
-        finally:
-            os.close(trash)
-    finally:
-        os.close(home)
-    return aside
-
-
-def _set_aside(home: int, folder: tuple[str, ...], name: str, trash: int) -> tuple[str, ...] | None:
-    """Where it is now, below the home; None when there was nothing."""
-    grave = f"{'+'.join((*folder, name))[-200:]}.{secrets.token_hex(6)}"
-    try:
-        parent = tree.descend(home, folder)
-    except FileNotFoundError:
-        return None
-    try:
-        try:
-            _bury(parent, name, trash, grave)
-        except OSError as error:
-            if error.errno != errno.EXDEV:
-                raise
-            # Its folder is on a file system of its own; the grave has to be on the same one.
-            grave = GRAVE_PREFIX + secrets.token_hex(6)
-            _bury(parent, name, parent, grave)
-            return (*folder, grave)
-    except FileNotFoundError:
-        return None
-    finally:
-        os.close(parent)
-    return (TRASH, grave)
-
-
-def destroy(paths: Paths, aside: list[tuple[str, ...]]) -> tree.Removed:
-    """Remove what `set_aside` named. May take long: call it in a thread. Problems are in the result."""
-    done = tree.Removed()
-    home = tree.open_directory(paths.home)
-    try:
-        for parts in aside:
-            part = remove(home, parts)
-            done.entries += part.entries
-            done.bytes += part.bytes
-            done.problems += part.problems
-            if parts[0] != TRASH:
-                remove_if_empty(home, parts[:-1])
-    finally:
-        os.close(home)
-    return done
-
-
 def remove(
     home: int,
     parts: tuple[str, ...],
@@ -169,9 +104,9 @@ def remove(
     except FileNotFoundError:
         return tree.Removed()
     try:
-        trash = _make(home, TRASH, TRASH)
+        trash = make(home, TRASH, TRASH)
         try:
-            grave_name = f"{'+'.join(parts[-2:])[-200:]}.{secrets.token_hex(6)}"
+            grave_name = f"{GRAVE_PREFIX}{'+'.join(parts[-2:])[-200:]}.{secrets.token_hex(6)}"
             done = _remove_through(trash, grave_name, parent, parts[-1], shown, identity, needed)
         finally:
             os.close(trash)
@@ -214,7 +149,7 @@ def _remove_through(
     grave = os.open(grave_name, tree.DIRECTORY, dir_fd=place)
     try:
         _check(parent, name, shown, identity)
-        _bury(parent, name, grave, "0")
+        bury(parent, name, grave, "0")
         try:
             _check(grave, "0", shown, identity)
             if needed is not None and needed():
@@ -242,7 +177,7 @@ def _check(parent: int, name: str, shown: str, identity: tuple[int, int] | None)
         raise BotdError("conflict", f"{shown} was replaced by something else meanwhile; it was left alone")
 
 
-def _bury(parent: int, name: str, grave: int, below: str) -> None:
+def bury(parent: int, name: str, grave: int, below: str) -> None:
     try:
         os.rename(name, below, src_dir_fd=parent, dst_dir_fd=grave)
     except PermissionError:
@@ -255,14 +190,14 @@ def _make_all(home: int, parts: tuple[str, ...], shown: str) -> None:
     try:
         for part in parts:
             shown = f"{shown}/{part}"
-            below = _make(fd, part, shown)
+            below = make(fd, part, shown)
             os.close(fd)
             fd = below
     finally:
         os.close(fd)
 
 
-def _make(parent: int, name: str, shown: str) -> int:
+def make(parent: int, name: str, shown: str) -> int:
     """A descriptor of the directory `name` in `parent`, made when it is missing, open to its owner only."""
     try:
         try:
@@ -304,7 +239,8 @@ def _rmdir_if_empty(parent: int, name: str) -> None:
         pass  # in use, or gone
 
 
-def _split(bot_id: str) -> tuple[str, str]:
+def split(bot_id: str) -> tuple[str, str]:
+    """The user and the name in an id. BotdError(invalid)."""
     if not _is_id(bot_id):
         raise invalid("id", f"{bot_id!r} is not the id of a bot")
     user, _, name = bot_id.partition("/")

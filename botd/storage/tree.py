@@ -12,8 +12,10 @@ import stat
 from dataclasses import dataclass, field
 
 from botd.contract.errors import BotdError
+from botd.storage.beneath import DIRECTORY, open_here
 
-DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
+__all__ = ["BLOCK", "DIRECTORY", "Removed", "descend", "destroy", "make_writable", "open_below", "open_directory"]
+
 BLOCK = 512
 """What st_blocks counts in, whatever the file system's own block is."""
 
@@ -112,7 +114,7 @@ def _open_to_empty(grave: int, name: str) -> int | None:
     """A descriptor of a directory, made writable; None when it is none. OSError otherwise."""
     for attempt in (1, 2):
         try:
-            fd = os.open(name, DIRECTORY, dir_fd=grave)
+            fd = open_here(grave, name)
         except PermissionError:
             if attempt == 2:
                 raise
@@ -121,6 +123,8 @@ def _open_to_empty(grave: int, name: str) -> int | None:
         except OSError as error:
             if error.errno in (errno.ENOTDIR, errno.ELOOP):
                 return None
+            if error.errno == errno.EXDEV:
+                raise OSError(errno.EXDEV, "a mount point, left alone", name) from None
             raise
         if os.fstat(fd).st_mode & 0o700 != 0o700:
             try:
