@@ -5,7 +5,7 @@ One table, read by the server's dispatch, by `rpc.discover` and by the tests.
 
 from __future__ import annotations
 
-from botd.contract.manifest import SPEC
+from botd.contract.manifest import MANIFEST, SPEC
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -69,12 +69,74 @@ _ACTION: dict[str, Schema] = {
     "dry_run": _BOOL,
     "progress": {**_BOOL, "description": "send a `progress` notification for each bot as it settles"},
 }
+_PURGE: Schema = {**_BOOL, "description": "remove data and logs at once, too"}
+_DISCARDED: Schema = {"type": "string", "minLength": 1, "maxLength": 128}
+_DISCARDED_ONES: Schema = {
+    "type": ["array", "null"],
+    "items": _DISCARDED,
+    "maxItems": 10_000,
+    "default": None,
+    "description": "ids, or keys of single deletions; null: all",
+}
+_DISCARDED_BY: Schema = {"type": ["string", "null"], "maxLength": 32, "default": None}
 _WHEN: Schema = {"type": ["number", "null"], "description": "seconds since the epoch", "default": None}
 _POSITION: Schema = {"type": "string", "pattern": r"\A[0-9a-f]{1,16}\.[0-9a-f]{1,16}\.[0-9a-f]{1,16}\+?\Z"}
+_TEMPLATE: Schema = MANIFEST["properties"]["template"]["items"]["properties"]["name"]
+_PATH: Schema = {
+    "type": "string",
+    "minLength": 1,
+    "maxLength": 4000,
+    "pattern": r"\A/[^\x00]*\Z",
+    "x-hint": "a whole path",
+}
+_ADD: dict[str, Schema] = {
+    "name": _TEMPLATE,
+    "path": {**_PATH, "description": "a folder or an archive, read with the rights of botd"},
+    "manifest": {**_PATH, "type": ["string", "null"], "default": None, "description": "null: botd-template.toml in it"},
+    "dry_run": {**_BOOL, "description": "only say which release it would be"},
+    "progress": {**_BOOL, "description": "send `progress` notifications: bytes done of all"},
+}
 _APPLY: dict[str, Schema] = {
     "source": {"type": "string", "minLength": 1, "maxLength": 4000, "description": "which manifest this is"},
     "bots": {"type": "array", "maxItems": 10_000, "items": SPEC},
     "prune": {**_BOOL, "description": "delete what an earlier apply of the same source brought"},
+}
+
+_RELEASE: Schema = {
+    "type": ["string", "null"],
+    "pattern": r"\A[0-9a-f]{6,64}\Z",
+    "x-hint": "the first 6 or more digits of its hash",
+    "default": None,
+}
+_BATCH: Schema = {
+    "pattern": r"\A([1-9][0-9]{0,4}|([1-9][0-9]?|100)%)\Z",
+    "x-hint": "a number of bots or a percentage, as in 20 or 10%",
+}
+_ROLL: dict[str, Schema] = {
+    "batch": {"type": "string", **_BATCH, "default": "10%"},
+    "canary": {
+        "type": "integer",
+        "minimum": 0,
+        "maximum": 10_000,
+        "default": 1,
+        "description": "how many bots go first; 0: a whole batch",
+    },
+    "max_failures": {"type": "integer", "minimum": 0, "maximum": 10_000, "default": 0},
+    "gate_timeout_s": {
+        "type": "number",
+        "minimum": 1,
+        "maximum": 86400,
+        "default": 120,
+        "description": "within which the bots of a batch have to run well, seconds",
+    },
+    "pause_s": {
+        "type": "number",
+        "minimum": 0,
+        "maximum": 86400,
+        "default": 0,
+        "description": "how long a batch is watched before the next one moves, seconds",
+    },
+    "keep_done": {**_BOOL, "description": "a roll that is taken back leaves finished batches on the new release"},
 }
 
 _TABLE = (
@@ -126,13 +188,28 @@ _TABLE = (
         mutates=True,
     ),
     *(
-        Method(f"bots.{verb}", text, _ACTION, _LIST, who="user", required=("select",), mutates=True)
-        for verb, text in (
-            ("start", "want these bots running"),
-            ("stop", "want these bots stopped"),
-            ("restart", "end the current life of these bots and start a new one"),
-            ("delete", "stop these bots and forget them"),
+        Method(f"bots.{verb}", text, {**_ACTION, **more}, _LIST, who="user", required=("select",), mutates=True)
+        for verb, text, more in (
+            ("start", "want these bots running", {}),
+            ("stop", "want these bots stopped", {}),
+            ("restart", "end the current life of these bots and start a new one", {}),
+            ("delete", "stop these bots and put them in the trash", {"purge": _PURGE}),
         )
+    ),
+    Method(
+        "bots.undelete",
+        "bring a deleted bot back, stopped unless `start` is set",
+        {
+            "id": {**_DISCARDED, "description": "its id, or the key of one deletion"},
+            "as": {**_ID, "type": ["string", "null"], "default": None, "description": "under this id"},
+            "start": _BOOL,
+            "wait": _ACTION["wait"],
+            "timeout_s": _TIMEOUT,
+        },
+        _LIST,
+        who="user",
+        required=("id",),
+        mutates=True,
     ),
     Method(
         "bots.recover",
@@ -149,12 +226,7 @@ _TABLE = (
             **{key: value for key, value in _ACTION.items() if key != "wait"},
             "op": {"type": "string", "enum": ["start", "stop", "restart", "delete"]},
             "parallel": {"type": "integer", "minimum": 1, "maximum": 10_000, "default": 50},
-            "batch": {
-                "type": ["string", "null"],
-                "pattern": r"\A([1-9][0-9]{0,4}|([1-9][0-9]?|100)%)\Z",
-                "x-hint": "a number of bots or a percentage, as in 20 or 10%",
-                "default": None,
-            },
+            "batch": {"type": ["string", "null"], **_BATCH, "default": None},
             "max_failures": {"type": ["integer", "null"], "minimum": 0, "default": None},
             "on_error": {"type": "string", "enum": ["stop", "continue"], "default": "continue"},
         },
@@ -239,7 +311,23 @@ _TABLE = (
         who="viewer",
         required=("select", "for"),
     ),
-    Method("fleet.diff", "what apply would change", _APPLY, _LIST, who="user", required=("source", "bots")),
+    Method(
+        "fleet.diff",
+        "what apply would change",
+        {
+            **_APPLY,
+            "expect": {
+                "type": "array",
+                "maxItems": 1000,
+                "items": _TEMPLATE,
+                "default": [],
+                "description": "templates that will have been added by then",
+            },
+        },
+        _LIST,
+        who="user",
+        required=("source", "bots"),
+    ),
     Method(
         "fleet.apply",
         "make the fleet as the manifest says, touching only what differs",
@@ -257,14 +345,122 @@ _TABLE = (
         who="user",
     ),
     Method(
+        "templates.add",
+        "a new template with its first release; the same one again changes nothing",
+        _ADD,
+        _OBJECT,
+        who="admin",
+        required=("name", "path"),
+        mutates=True,
+    ),
+    Method(
+        "templates.update",
+        "a new release of a template, in force for new bots; those that are there keep theirs",
+        {
+            **_ADD,
+            "create": {**_BOOL, "description": "add the template when there is none"},
+            "hold": {**_BOOL, "description": "put it on record only; templates.roll puts it in force"},
+        },
+        _OBJECT,
+        who="admin",
+        required=("name", "path"),
+        mutates=True,
+    ),
+    Method("templates.list", "every template, its release in force and its bots", {}, _LIST, who="viewer"),
+    Method(
+        "templates.show",
+        "a template: releases, settings, bots; the files of a release by class, and why",
+        {
+            "name": _TEMPLATE,
+            "release": {**_RELEASE, "description": "null: the one in force"},
+        },
+        _OBJECT,
+        who="viewer",
+        required=("name",),
+    ),
+    Method(
+        "templates.roll",
+        "move the bots of a template to a release in batches, each through a gate; taken back when that goes wrong. "
+        "Answered when it has begun",
+        {
+            "name": _TEMPLATE,
+            "to": {**_RELEASE, "description": "null: the one in force"},
+            **_ROLL,
+        },
+        _OBJECT,
+        who="admin",
+        required=("name",),
+        mutates=True,
+    ),
+    Method(
+        "templates.rollback",
+        "put the former release in force again, and move the bots back to it as templates.roll does",
+        {"name": _TEMPLATE, **_ROLL},
+        _OBJECT,
+        who="admin",
+        required=("name",),
+        mutates=True,
+    ),
+    Method(
+        "templates.rolls",
+        "the last rolls of one template or of all, newest first",
+        {
+            "name": {**_TEMPLATE, "type": ["string", "null"], "default": None},
+            "wait": {**_BOOL, "description": "with `name`: answer when no roll of it is open"},
+            "progress": {**_BOOL, "description": "while waiting, send a `progress` notification for each step"},
+        },
+        _LIST,
+        who="viewer",
+    ),
+    Method(
+        "templates.abort",
+        "take the open roll of a template back",
+        {"name": _TEMPLATE, "keep_done": {**_BOOL, "description": "finished batches keep the new release"}},
+        _OBJECT,
+        who="admin",
+        required=("name",),
+        mutates=True,
+    ),
+    Method(
+        "templates.remove",
+        "forget a template that no bot uses, with all its releases",
+        {"name": _TEMPLATE},
+        _OBJECT,
+        who="admin",
+        required=("name",),
+        mutates=True,
+    ),
+    Method(
         "users.resources",
         "what each user has and may have",
         {"user": {"type": ["string", "null"], "maxLength": 32, "default": None}},
         _LIST,
         who="viewer",
     ),
+    Method(
+        "trash.list",
+        "deleted bots that can be brought back",
+        {"ids": _DISCARDED_ONES, "user": _DISCARDED_BY},
+        _LIST,
+        who="viewer",
+    ),
+    Method(
+        "trash.empty",
+        "remove deleted bots for good",
+        {"ids": _DISCARDED_ONES, "user": _DISCARDED_BY, "dry_run": _BOOL},
+        _LIST,
+        who="user",
+        mutates=True,
+    ),
     Method("system.status", "the machine, the fleet by phase, the daemon", {}, _OBJECT, who="viewer"),
     Method("system.performance", "latencies, rates, recovery statistics", {}, _OBJECT, who="viewer"),
+    Method(
+        "system.storage",
+        "what is used by what, what sharing saves, who has most, what a clean-up would free",
+        {"verify": {**_BOOL, "description": "walk through every bot's folder first, and say which figures were wrong"}},
+        _OBJECT,
+        who="viewer",
+    ),
     Method(
         "system.cleanup",
         "remove what nothing needs any more, each with its reason",
@@ -306,7 +502,8 @@ _TABLE = (
 METHODS: dict[str, Method] = {method.name: method for method in _TABLE}
 
 NOTIFICATIONS = {
-    "progress": "one bot of a running call has settled: {call, done, total, item}",
+    "progress": "one bot of a running call has settled: {call, done, total, item}; of templates.add and update: bytes; "
+    "of templates.rolls: a roll",
     "events.event": "{subscription, event}",
     "events.missed": "{subscription, missed}",
     "logs.line": "{subscription, id, stream, at, line, raw?, next?}",

@@ -57,6 +57,7 @@ if TYPE_CHECKING:
         env: dict[str, str]  # every value is "***"
         created_at: str
         log_bytes: int | None
+        storage_bytes: int | None  # its folder and its logs when they were measured last, without what it links to
 
     class ErrorView(TypedDict):
         kind: Kind

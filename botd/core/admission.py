@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 from botd.core.settings import Limits
 
@@ -14,6 +15,7 @@ class Refusal:
     used: float
     reason: str
     remedy: str
+    kind: Literal["limit", "quota"] = "limit"
 
 
 def admit_bots(

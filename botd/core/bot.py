@@ -55,6 +55,9 @@ class Spec:
     probe: Probe | None = None
     template: str | None = None
     release: str | None = None
+    """The hash of the template's release that everything here was resolved with (`core.templates`)."""
+    own: Mapping[str, Any] | None = None
+    """Of a bot with a template: what is set for itself, as the contract writes it. None without a template."""
 
     @property
     def user(self) -> str:
@@ -196,6 +199,8 @@ class BotState:
     """Meaningful while stopping."""
     cause: str = ""
     """While stopping: why, as one word for the exit to come."""
+    purge: bool = False
+    """While it is being deleted: its data goes at once, too."""
     deadline: Deadline | None = None
     reason: str = ""
     last_exit: Exit | None = None

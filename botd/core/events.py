@@ -26,7 +26,9 @@ class RestartRequested:
 
 @dataclass(frozen=True, slots=True)
 class DeleteRequested:
-    pass
+    """`purge`: nothing of it is to be kept for an undelete."""
+
+    purge: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from botd.core import caps
+from botd.core import caps, quota
 from botd.core.bot import BotState, Spec
 from botd.core.settings import Limits
 from botd.core.words import spoken
@@ -49,6 +49,8 @@ def advice(spec: Spec, state: BotState, limits: Limits, forks_refused: int = 0) 
             out.append(f"when the cause is mended: botctl recover {spec.id}")
     if state.phase == "running" and state.health == "unhealthy":
         out.append(f"ask it yourself, or replace this life: botctl restart {spec.id}")
+    if quota.is_stopped_for_it(state):
+        out.append(f"make room first: botctl resources --user {spec.user} shows which bot keeps how much")
     if state.phase == "stopped" and not state.wanted and state.generation:
         out.append(f"to run it: botctl start {spec.id}")
     if state.last_exit is not None:

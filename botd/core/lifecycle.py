@@ -364,7 +364,9 @@ def _restart(state: BotState, event: Event, c: Context) -> Decision:
 
 
 def _delete(state: BotState, event: Event, c: Context) -> Decision:
-    return _terminate(replace(state, wanted=False, then="delete", cause="request", reason="deleted by request"), c)
+    assert isinstance(event, DeleteRequested)
+    after = replace(state, wanted=False, then="delete", cause="request", reason="deleted by request", purge=event.purge)
+    return _terminate(after, c)
 
 
 def _condemn(state: BotState, event: Event, c: Context) -> Decision:
@@ -398,7 +400,9 @@ def _start_while_stopping(state: BotState, event: Event, c: Context) -> Decision
 
 
 def _delete_while_stopping(state: BotState, event: Event, c: Context) -> Decision:
-    return Decision(replace(state, wanted=False, then="delete", reason="deleted by request"))
+    assert isinstance(event, DeleteRequested)
+    purge = event.purge or state.purge
+    return Decision(replace(state, wanted=False, then="delete", reason="deleted by request", purge=purge))
 
 
 def _kill(state: BotState, event: Event, c: Context) -> Decision:
@@ -452,7 +456,8 @@ def _unwant(state: BotState, event: Event, c: Context) -> Decision:
 
 
 def _remove(state: BotState, event: Event, c: Context) -> Decision:
-    return Decision(replace(state, phase="stopped", wanted=False, deadline=None), (Remove(),))
+    assert isinstance(event, DeleteRequested)
+    return Decision(replace(state, phase="stopped", wanted=False, deadline=None, purge=event.purge), (Remove(),))
 
 
 # --- while it runs --------------------------------------------------------------------------------

@@ -94,6 +94,9 @@ def differences(old: Spec, new: Spec, *, secrets_changed: bool) -> list[FieldCha
         out.append(FieldChange("secrets", list(old.secret_names), list(new.secret_names)))
     elif secrets_changed:
         out.append(FieldChange("secrets", "***", "*** (changed)"))
+    if not out and old.own != new.own:
+        # The same today, and not with the next release: what is a bot's own outlives its template's defaults.
+        out.append(FieldChange("own", sorted(old.own or ()), sorted(new.own or ())))
     return out
 
 

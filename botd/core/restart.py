@@ -94,6 +94,8 @@ def _cause_of(exit: Exit) -> str:
         return "ended for the number of its processes"
     if exit.cause == "relief":
         return "ended to relieve the machine's memory"
+    if exit.cause == "quota":
+        return "stopped because its user was over the quota of storage"
     if exit.cause == "unhealthy":
         return "ended for failing its health checks"
     return exit.words()

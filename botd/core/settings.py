@@ -64,6 +64,8 @@ class Cleaning:
     cleanup_interval_s: float = 300.0
     storage_interval_s: float = 600.0
     max_file_age_s: float = 86400.0
+    delete_grace_s: float = 604800.0
+    """For how long a deleted bot can be brought back."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -100,7 +100,8 @@ class Batch:
             except SQLITE_ERRORS as failure:
                 raise self._connection.explain(failure) from failure
 
-    def _run(self, sql: str, values: Sequence[Any]) -> sqlite3.Cursor:
+    def run(self, sql: str, values: Sequence[Any]) -> sqlite3.Cursor:
+        """One statement, for the modules of this package that have tables of their own."""
         if not self._open:
             raise RuntimeError("the batch is not open: use it inside of its `with` block")
         try:
@@ -108,7 +109,8 @@ class Batch:
         except UnicodeDecodeError as error:
             raise self._connection.explain(error) from error
 
-    def _run_many(self, sql: str, rows: Iterable[Sequence[Any]]) -> None:
+    def run_many(self, sql: str, rows: Iterable[Sequence[Any]]) -> None:
+        """The same statement for each row."""
         if not self._open:
             raise RuntimeError("the batch is not open: use it inside of its `with` block")
         try:
@@ -116,8 +118,12 @@ class Batch:
         except UnicodeDecodeError as error:
             raise self._connection.explain(error) from error
 
+    def fleet_changes(self) -> None:
+        """What is changed in this batch belongs to the fleet itself: a new snapshot is due."""
+        self._fleet_changed = True
+
     def _change(self, bot_id: str, sql: str, values: Sequence[Any]) -> None:
-        if self._run(sql, values).rowcount != 1:
+        if self.run(sql, values).rowcount != 1:
             raise LookupError(f"no bot {bot_id} is on record")
 
     # --- bots -------------------------------------------------------------------------------------
@@ -125,7 +131,7 @@ class Batch:
     def insert_bot(self, bot: StoredBot, secrets: Mapping[str, str]) -> None:
         """A bot that is not on record yet, with exactly the secrets that its spec names (else ValueError)."""
         spec = bot.spec
-        self._run(
+        self.run(
             _INSERT_BOT,
             (
                 spec.id,
@@ -146,14 +152,14 @@ class Batch:
         self._change(spec.id, "UPDATE desired SET spec = ? WHERE id = ?", (encode_spec(spec), spec.id))
         self._fleet_changed = True
         if secrets is not None:
-            self._run("DELETE FROM secrets WHERE id = ?", (spec.id,))
+            self.run("DELETE FROM secrets WHERE id = ?", (spec.id,))
             self._add_secrets(spec, secrets)
 
     def _add_secrets(self, spec: Spec, secrets: Mapping[str, str]) -> None:
         if set(secrets) != set(spec.secret_names):
             raise ValueError(f"{spec.id}: the secrets are not those that its specification names")
         values = {name: value.encode("utf-8", "surrogatepass") for name, value in secrets.items()}
-        self._run_many(_ADD_SECRET, [(spec.id, name, value) for name, value in values.items()])
+        self.run_many(_ADD_SECRET, [(spec.id, name, value) for name, value in values.items()])
         self._secrets[spec.id] = values
         self._fleet_changed = True
 
@@ -169,12 +175,12 @@ class Batch:
 
     def save_state(self, bot_id: str, state: BotState, boot_id: str) -> None:
         """What is true of an existing bot now. `state.wanted` is not saved by this: see `set_wanted`."""
-        self._run(_SAVE_STATE, (bot_id, boot_id, state.generation, state.phase, encode_state(state)))
+        self.run(_SAVE_STATE, (bot_id, boot_id, state.generation, state.phase, encode_state(state)))
 
     def save_states(self, states: Iterable[tuple[str, BotState]], boot_id: str) -> None:
         """The same for many bots."""
         rows = ((bot_id, boot_id, s.generation, s.phase, encode_state(s)) for bot_id, s in states)
-        self._run_many(_SAVE_STATE, rows)
+        self.run_many(_SAVE_STATE, rows)
 
     def delete_bot(self, bot_id: str) -> None:
         """Forget a bot with its state and secrets. Its history stays until it is pruned."""
@@ -193,21 +199,21 @@ class Batch:
         """Lines of history in this order; returns their `seq`s, which follow upon each other."""
         if not events:
             return range(0)
-        self._run_many(_ADD_EVENT, [e if e.text.isascii() else e._replace(text=_storable(e.text)) for e in events])
-        (last,) = self._run("SELECT last_insert_rowid()", ()).fetchone()
+        self.run_many(_ADD_EVENT, [e if e.text.isascii() else e._replace(text=_storable(e.text)) for e in events])
+        (last,) = self.run("SELECT last_insert_rowid()", ()).fetchone()
         return range(last - len(events) + 1, last + 1)
 
     def begin_request(self, key: str, at_wall: float) -> None:
         """Remember that a call was accepted; one of the same key is forgotten."""
-        self._run(_BEGIN_REQUEST, (key, at_wall))
+        self.run(_BEGIN_REQUEST, (key, at_wall))
 
     def finish_request(self, key: str, answer: str) -> None:
         """Its answer, as JSON. No error when the call is no longer remembered: it took that long."""
-        self._run("UPDATE requests SET answer = ? WHERE key = ?", (answer, key))
+        self.run("UPDATE requests SET answer = ? WHERE key = ?", (answer, key))
 
     def set_meta(self, key: str, value: str) -> None:
         """A note of the daemon to itself."""
-        self._run(
+        self.run(
             "INSERT INTO meta (key, value) VALUES (?, ?) ON CONFLICT (key) DO UPDATE SET value = excluded.value",
             (key, value),
         )

@@ -36,6 +36,7 @@ _STATE: _Types = {
     "recovering": (bool,),
     "then": (str,),
     "cause": (str,),
+    "purge": (bool,),
     "deadline": (list, _NONE),
     "reason": (str,),
     "last_exit": (dict, _NONE),
@@ -73,6 +74,7 @@ _SPEC: _Types = {
     "probe": (dict, _NONE),
     "template": (str, _NONE),
     "release": (str, _NONE),
+    "own": (dict, _NONE),
     "secret_names": (list,),
 }
 _PROBE: _Types = {
@@ -145,6 +147,8 @@ def encode_spec(spec: Spec) -> str:
     del wire["id"]
     wire["secret_names"] = spec.secret_names
     wire["release"] = spec.release
+    if spec.own is not None:
+        wire["own"] = spec.own
     return _to_json(wire)
 
 
@@ -157,14 +161,14 @@ def decode_spec(bot_id: str, text: str) -> Spec:
     _check_strings("command", wire["command"])
     for key in ("env", "labels"):
         _check_strings(key, wire.get(key, {}).values())
-    names, release = wire.pop("secret_names", []), wire.pop("release", None)
+    names, release, own = wire.pop("secret_names", []), wire.pop("release", None), wire.pop("own", None)
     _check_strings("secret_names", names)
     if wire.get("probe") is not None:
         wire["probe"] = _known(wire["probe"], _PROBE, "probe.")
         if "kind" not in wire["probe"]:
             raise ValueError("probe.kind: is missing")
     spec = Spec.from_wire(wire | {"id": bot_id, "secrets": dict.fromkeys(names)})
-    return spec if release is None else replace(spec, release=release)
+    return spec if release is None and own is None else replace(spec, release=release, own=own)
 
 
 def _object(text: str) -> dict[str, Any]:

@@ -6,14 +6,15 @@ damaged file or locks it.
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import sqlite3
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from botd.contract.vocabulary import is_bot_id
+from botd.contract.vocabulary import is_bot_id, is_name
 from botd.core.bot import BotState, Spec
 from botd.state.codec import decode_spec, decode_state, encode_spec, encode_state
 from botd.state.connection import Connection, check, connect, create_private, remove
@@ -25,6 +26,20 @@ from botd.state.schema import migrate
 log = logging.getLogger("botd.state")
 
 EVENTS_KEPT = 100_000
+
+_KEYS: Mapping[str, tuple[int, ...]] = {
+    "templates": (0,),
+    "releases": (0, 1),
+    "rolls": (0,),
+    "usage": (0,),
+    "trash": (0,),
+}
+"""Tables that are written back as they were found: which of their columns are the key. The last is a time."""
+_FROM_SNAPSHOT = ("templates", "releases", "trash")
+"""Those of which the snapshot may complete what is lost. An old step of a roll must never be taken again, and what
+somebody uses is measured anew."""
+
+_Rows = dict[tuple[Value, ...], tuple[Value, ...]]
 
 
 @dataclass(slots=True)
@@ -40,6 +55,8 @@ class Salvage:
     events: list[StoredEvent] = field(default_factory=list)
     requests: list[tuple[str, float, str | None]] = field(default_factory=list)
     meta: dict[str, str] = field(default_factory=dict)
+    tables: dict[str, _Rows] = field(default_factory=lambda: {table: {} for table in _KEYS})
+    """Rows by key, of the tables in `_KEYS`."""
     uncertain: set[str] = field(default_factory=set)
     from_snapshot: set[str] = field(default_factory=set)
     snapshot_at_wall: float | None = None
@@ -61,12 +78,12 @@ class Salvage:
 
 def salvage(path: str) -> Salvage:
     """Everything that can be told of the fleet on record at `path`. Never raises: at worst it is empty."""
-    found, whole = _Found(), False
+    found, whole = _Found(), set[str]()
     try:
         pages = Pages(path)
         for row in pages.rows():
             found.take(row)
-        whole = _reads_whole(pages)
+        whole = _whole(pages, "desired", *_FROM_SNAPSHOT)
     except OSError as error:
         log.warning("%s cannot be read at all: %s", path, error.strerror or error)
     saved = found.salvage()
@@ -79,10 +96,13 @@ def salvage(path: str) -> Salvage:
     except OSError:
         older = None
     if older is not None:
-        _complete(saved, found, older, whole=whole)
+        _complete(saved, found, older, whole="desired" in whole)
+        for table in _FROM_SNAPSHOT:
+            if table not in whole:
+                saved.tables[table] = older.tables[table] | saved.tables[table]
     _settle_ports(saved)
     named = found.named | found.observed.keys() | found.secrets.keys()
-    if older is not None and not whole:
+    if older is not None and "desired" not in whole:
         named |= older.named
     for bot_id in sorted(named - saved.bots.keys()):
         if is_bot_id(bot_id) and not found.deleted(bot_id):
@@ -104,6 +124,7 @@ class _Found:
         self.events: dict[int, StoredEvent] = {}
         self.requests: dict[str, tuple[float, str | None]] = {}
         self.meta: dict[str, str] = {}
+        self.tables: dict[str, _Rows] = {table: {} for table in _KEYS}
         self.named: set[str] = set()
 
     def take(self, row: Row) -> None:
@@ -132,8 +153,28 @@ class _Found:
                     self.requests[key] = (float(at), answer)
                 case (str() as key, str() as value):
                     self.meta[key] = value
+                case (str() as name, str() as release, (str() | None), (str() | None), (int() | float())):
+                    _check(is_name(name) and _is_hash(release))
+                    self._keep("templates", row.values)
+                case (str() as name, str() as release, str() as body, int(), int(), (int() | float())):
+                    _check(is_name(name) and _is_hash(release))
+                    self._keep("releases", row.values, body)
+                case (None, str(), str(), str() as body, (int() | float())):
+                    self._keep("rolls", (row.rowid, *row.values[1:]), body)
+                case (str(), str() as body, (int() | float())):
+                    self._keep("usage", row.values, body)
+                case (str(), str(), str() as body, (int() | float())):
+                    self._keep("trash", row.values, body)
         except ValueError:
             pass  # it has the shape of a row and does not read as one: that is what was damaged
+
+    def _keep(self, table: str, values: tuple[Value, ...], body: str = "{}") -> None:
+        """The newest row of its key, if its body is a JSON object."""
+        _check(isinstance(json.loads(body), dict))
+        key = tuple(values[i] for i in _KEYS[table])
+        known = self.tables[table].get(key)
+        if known is None or known[-1] <= values[-1]:  # type: ignore[operator]  # times, as was just matched
+            self.tables[table][key] = values
 
     def _desired(self, bot_id: str, wanted: int, spec: str, port: Value, source: Value, at: float) -> None:
         if not is_bot_id(bot_id) or not isinstance(port, int | None) or not isinstance(source, str | None):
@@ -165,6 +206,7 @@ class _Found:
         out.secrets = {bot_id: self.secrets[bot_id] for bot_id in self.desired.keys() & self.secrets.keys()}
         out.events = [self.events[seq] for seq in sorted(self.events)][-EVENTS_KEPT:]
         out.requests = [(key, at, answer) for key, (at, answer) in self.requests.items()]
+        out.tables = self.tables
         return out
 
     def deleted(self, bot_id: str) -> bool:
@@ -208,19 +250,40 @@ def _settle_ports(saved: Salvage) -> None:
             taken.add(bot.port)
 
 
-def _reads_whole(pages: Pages) -> bool:
-    """Whether SQLite walks the list of bots without stumbling: a bot that is not there then was deleted."""
-    copy = sqlite3.connect(":memory:")
+def _check(good: bool) -> None:
+    if not good:
+        raise ValueError
+
+
+def _is_hash(text: str) -> bool:
+    return len(text) == 64 and _HEX.issuperset(text)
+
+
+_HEX = frozenset("0123456789abcdef")
+
+
+def _whole(pages: Pages, *tables: str) -> set[str]:
+    """Which of them SQLite walks without stumbling: what is not in such a one was deleted."""
+    copy, out = sqlite3.connect(":memory:"), set[str]()
     try:
         # In memory: no lock is taken, and no file beside the damaged one touched.
         copy.deserialize(pages.image())
         copy.text_factory = bytes
-        copy.execute("SELECT count(*), sum(length(spec)) FROM desired NOT INDEXED").fetchone()
+        for table in tables:
+            try:
+                copy.execute(f"SELECT count(*), sum(length({_LONG[table]})) FROM {table} NOT INDEXED").fetchone()
+                out.add(table)
+            except SQLITE_ERRORS:
+                continue
     except (*SQLITE_ERRORS, AttributeError, OverflowError):  # a library may be built without deserialize
-        return False
+        return out
     finally:
         copy.close()
-    return True
+    return out
+
+
+_LONG = {"desired": "spec", "templates": "source", "releases": "manifest", "trash": "body"}
+"""The column that may be on pages of its own."""
 
 
 def write(saved: Salvage, path: str) -> None:
@@ -277,3 +340,7 @@ def _rows(saved: Salvage) -> Iterable[tuple[str, Iterable[tuple[Any, ...]]]]:
     yield "INSERT INTO events (seq, id, at, kind, text, generation) VALUES (?, ?, ?, ?, ?, ?)", saved.events
     yield "INSERT INTO requests (key, at, answer) VALUES (?, ?, ?)", saved.requests
     yield "INSERT INTO meta (key, value) VALUES (?, ?)", saved.meta.items()
+    for table, found in saved.tables.items():
+        if found:
+            holes = ", ".join("?" * len(next(iter(found.values()))))
+            yield f"INSERT INTO {table} VALUES ({holes})", found.values()

@@ -69,7 +69,47 @@ _V1: Migration = (
     "CREATE INDEX requests_at ON requests (at)",
 )
 
-MIGRATIONS: tuple[Migration, ...] = (_V1,)
+# Releases themselves are folders, complete without these rows: here is which of them is in force, and what people
+# list. Nothing refers to a row by a foreign key: what was salvaged of one table must not need another. A `body` is
+# JSON, an object, and belongs to the module of that name.
+_V2: Migration = (
+    f"""
+    CREATE TABLE templates (
+        name TEXT PRIMARY KEY,
+        release TEXT NOT NULL,
+        previous TEXT,
+        source TEXT,
+        updated_at REAL NOT NULL
+    ){STRICT}
+    """,
+    f"""
+    CREATE TABLE releases (
+        template TEXT NOT NULL,
+        hash TEXT NOT NULL,
+        manifest TEXT NOT NULL,
+        files INTEGER NOT NULL,
+        bytes INTEGER NOT NULL,
+        added_at REAL NOT NULL,
+        PRIMARY KEY (template, hash)
+    ){STRICT}
+    """,
+    f"""
+    CREATE TABLE rolls (
+        id INTEGER PRIMARY KEY,
+        template TEXT NOT NULL,
+        state TEXT NOT NULL,
+        body TEXT NOT NULL,
+        at REAL NOT NULL
+    ){STRICT}
+    """,
+    f"CREATE TABLE usage (id TEXT PRIMARY KEY, body TEXT NOT NULL, at REAL NOT NULL){STRICT}",
+    f"CREATE TABLE trash (key TEXT PRIMARY KEY, id TEXT NOT NULL, body TEXT NOT NULL, at REAL NOT NULL){STRICT}",
+)
+
+MIGRATIONS: tuple[Migration, ...] = (
+    _V1,
+    _V2,
+)
 
 
 def migrate(connection: sqlite3.Connection, path: str, migrations: Sequence[Migration] = MIGRATIONS) -> int:

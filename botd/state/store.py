@@ -9,9 +9,9 @@ from __future__ import annotations
 import json
 import os
 import sqlite3
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Self
+from typing import Any, Self
 
 from botd.crash import crash_point
 from botd.state.batch import Batch, Memory
@@ -229,6 +229,11 @@ class Store:
             except Damaged as error:
                 self.condemn(error.detail)
                 raise
+
+    def rows(self, sql: str, values: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
+        """What a SELECT finds, for the modules of this package that have tables of their own."""
+        with self._guard() as connection:
+            return connection.execute(sql, values).fetchall()
 
     # --- bots -------------------------------------------------------------------------------------
 

@@ -9,9 +9,10 @@ from typing import Any
 from botd.contract.errors import BotdError
 from botd.contract.paths import Paths
 from botd.storage import folders, logsizes, probing, tree
-from botd.storage.leftovers import Item, plan
+from botd.storage.items import Claim, Item
+from botd.storage.leftovers import plan
 
-__all__ = ["Item", "apply", "plan", "view"]
+__all__ = ["Claim", "Item", "apply", "plan", "view"]
 
 
 def view(item: Item) -> dict[str, Any]:
@@ -58,8 +59,8 @@ def _apply(home: int, item: Item, exists: Callable[[str], bool]) -> dict[str, An
 def _remove(home: int, item: Item, exists: Callable[[str], bool]) -> dict[str, Any]:
     parts = tuple(item.path.split("/"))
     id = item.id
-    if item.kind in ("bot folder", "log folder", "trash"):
-        needed = None if id is None else lambda: exists(id)
+    if item.kind in ("bot folder", "log folder", "trash", "app folder"):
+        needed = None if id is None or item.kind == "app folder" else lambda: exists(id)
         if needed is not None and needed():
             raise BotdError("conflict", "its bot exists again")
         done = folders.remove(home, parts, item.identity, needed)

@@ -6,7 +6,8 @@ import os
 import stat
 from dataclasses import dataclass, field
 
-from botd.storage.tree import BLOCK, DIRECTORY
+from botd.storage.beneath import DIRECTORY, open_here
+from botd.storage.tree import BLOCK
 
 
 @dataclass(slots=True)
@@ -99,7 +100,7 @@ def _list(fd: int, device: int, found: Survey) -> list[str]:
 def _enter(fd: int, name: str, here: tuple[int, int], found: Survey) -> int | None:
     """A descriptor of the directory below, if there is a way back up from it."""
     try:
-        below = os.open(name, DIRECTORY, dir_fd=fd)
+        below = open_here(fd, name)
     except OSError:
         found.complete = False
         return None

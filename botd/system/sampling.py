@@ -203,6 +203,11 @@ class Sampler:
             self.stirred.add(id)
         return self.get(id)
 
+    def pids(self, id: str) -> list[int]:
+        """The processes of one bot, as far as they are known: those of its last sample."""
+        watched = self._watched.get(id)
+        return [] if watched is None else [watched.pid, *(kin.pid for kin in watched.kin)]
+
     def exact(self, id: str, limit: int) -> int:
         """The memory of one bot in bytes; where it might be over `limit`, what its processes share is counted once."""
         watched = self._watched.get(id)

@@ -72,6 +72,10 @@ class Monitor:
         """How often the kernel refused the current life one more process or thread."""
         return cgroup.forks_refused(self.folders_of(bot)) if bot.state.pid is not None else 0
 
+    def pids_of(self, bot: Bot) -> list[int]:
+        """Its processes, as far as they are known."""
+        return self._sampler.pids(bot.id) or ([] if bot.state.pid is None else [bot.state.pid])
+
     def sample_of(self, bot_id: str) -> Sample | None:
         return self._sampler.first(bot_id, self._clock.boottime())
 

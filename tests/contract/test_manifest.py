@@ -162,7 +162,8 @@ def probed(**probe):
         (fleet(BOT, defaults={"id": "a/b"}), "defaults.id", "unknown key"),
         (fleet(BOT, defaults={"restart": 1}), "defaults.restart", "must be a string"),
         (fleet(BOT, template=[{"name": "m"}]), "template[0].path", "is required"),
-        (fleet(BOT, template=[{"name": "m", "path": "."}]), "template[0]", "templates are not available"),
+        (fleet(BOT, template=[{"name": "No", "path": "."}]), "template[0].name", "is not allowed"),
+        (fleet(BOT, template=[{"name": "m", "path": ".", "color": 1}]), "template[0].color", "unknown key"),
         (fleet(BOT | {"command": ["x" * 100_000] * 11}), "bot[0].env", "arguments, environment and secrets are"),
     ],
 )

@@ -78,6 +78,7 @@ specs = st.builds(
     probe=st.none() | probes,
     template=st.none() | st.just("messenger"),
     release=st.none() | st.just("0123abcd"),
+    own=st.none() | st.fixed_dictionaries({}, optional={"env": tables, "memory_mb": st.integers(1, 99)}),
 )
 exits = st.builds(
     Exit,

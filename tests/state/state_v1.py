@@ -11,6 +11,7 @@ from __future__ import annotations
 import shutil
 import sqlite3
 import tempfile
+from collections.abc import Callable
 
 from state_bots import RUNNING
 
@@ -80,7 +81,7 @@ def fill(store: Store) -> None:
         batch.set_meta("note", "kept")
 
 
-def dump() -> str:
+def dump(fill: Callable[[Store], None] = fill) -> str:
     folder = tempfile.mkdtemp(prefix="b", dir="/tmp")
     try:
         store = Store.open(f"{folder}/botd.db")

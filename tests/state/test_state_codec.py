@@ -58,6 +58,7 @@ def test_no_key_of_a_spec_is_forgotten() -> None:
         probe=Probe("tcp", port=1),
         template="t",
         release="r",
+        own={"cpu": 0.5},
         secret_names=("S",),
     )
     assert set(json.loads(encode_spec(full))) == set(codec._SPEC)

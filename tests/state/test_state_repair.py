@@ -10,10 +10,12 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import state_v2
 from state_bots import bot, with_secrets
 
 from botd.core.bot import BotState
 from botd.state import repair
+from botd.state import templates as state_templates
 from botd.state.pages import Pages
 from botd.state.salvage import Salvage, salvage, write
 from botd.state.store import Damaged, NewEvent, Store, StoreError, snapshot_path
@@ -193,6 +195,73 @@ def test_a_folder_or_nothing_in_its_place(path: str) -> None:
         bots, *rest = everything(path)
         assert rest == list(whole[1:])
         assert all(one.state == BotState(wanted=True) for one in bots)  # type: ignore[attr-defined]
+
+
+# --- templates and what else has a table of its own ------------------------------------------------
+
+
+def others(path: str) -> list[list[tuple[object, ...]]]:
+    store = Store.open(path)
+    try:
+        return [store.rows(f"SELECT * FROM {table}") for table in ("templates", "releases", "rolls", "usage", "trash")]
+    finally:
+        store.close()
+
+
+@pytest.fixture
+def filled(path: str) -> str:
+    store = Store.open(path)
+    state_v2.fill(store)
+    store.snapshot()
+    store.close()
+    return path
+
+
+def test_tables_without_bots_are_saved_whole(filled: str) -> None:
+    os.unlink(snapshot_path(filled))
+    before = others(filled)
+    assert all(len(rows) >= 1 for rows in before)
+    assert not repaired(filled).lost
+    assert others(filled) == before
+
+
+def test_the_snapshot_brings_templates_back_but_no_old_step_of_a_roll(filled: str) -> None:
+    before = others(filled)
+    Path(filled).write_bytes(b"")
+    repaired(filled)
+    templates, releases, rolls, usage, trash = others(filled)
+    assert [templates, releases, [], [], trash] == [before[0], before[1], rolls, usage, before[4]]
+
+
+def test_a_template_that_was_removed_does_not_come_back(filled: str) -> None:
+    store = Store.open(filled)
+    with store.batch() as batch:
+        state_templates.drop(batch, "messenger")
+    store.close()
+    saved = repaired(filled)
+    assert not saved.lost
+    assert others(filled)[:2] == [[], []]
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        "INSERT INTO templates VALUES ('messenger2', 'no hash', NULL, NULL, 1.0)",
+        "INSERT INTO templates VALUES ('No Name', '%s', NULL, NULL, 1.0)" % ("ab" * 32),
+        "INSERT INTO releases VALUES ('t', '%s', '[]', 1, 1, 1.0)" % ("ab" * 32),
+        "INSERT INTO rolls VALUES (9, 't', 'moving', '{', 1.0)",
+        "INSERT INTO trash VALUES ('k', 'a/b', 'null', 1.0)",
+    ],
+)
+def test_a_row_that_does_not_read_as_one_is_left_out(filled: str, row: str) -> None:
+    before = others(filled)
+    store = Store.open(filled)
+    with store.batch() as batch:
+        batch.run(row, ())
+    store.close()
+    os.unlink(snapshot_path(filled))
+    repaired(filled)
+    assert others(filled) == before
 
 
 # --- the log --------------------------------------------------------------------------------------

@@ -7,10 +7,11 @@ from pathlib import Path
 
 import pytest
 import state_v1
+import state_v2
 
 from botd.contract.errors import BotdError
 from botd.state import connection as connection_module
-from botd.state import schema
+from botd.state import schema, templates
 from botd.state.connection import connect
 from botd.state.errors import NewerSchema
 from botd.state.store import Store, StoreError
@@ -49,6 +50,44 @@ def test_an_old_database_opens_with_everything_in_it(path: str, name: str) -> No
     assert store.meta("note") == "kept"
     with store.batch() as batch:
         assert batch.add_event(None, 1.0, "daemon", "botd started") == 4
+    store.close()
+
+
+def test_the_tables_of_the_second_schema_open_with_everything_in_them(path: str) -> None:
+    from_text(path, "v2.sql")
+    store = Store.open(path)
+    assert templates.templates(store) == {"messenger": state_v2.MESSENGER}
+    assert templates.releases(store, "messenger") == templates.releases(store) == state_v2.RELEASES
+    assert templates.releases(store, "other") == []
+    for table, row in (("rolls", state_v2.ROLL), ("usage", state_v2.USAGE), ("trash", state_v2.TRASH)):
+        assert store.rows(f"SELECT * FROM {table}") == [row]
+    store.close()
+
+
+def test_an_old_database_has_no_templates(path: str) -> None:
+    from_text(path, "v1.sql")
+    store = Store.open(path)
+    assert templates.templates(store) == {} and templates.releases(store) == []
+    store.close()
+
+
+def test_templates_come_change_and_go(path: str) -> None:
+    store = Store.open(path)
+    state_v2.fill(store)
+    store.snapshot()
+    newest = state_v2.MESSENGER._replace(release=state_v2.OLD, previous=None, updated_at=1_800_000_000.0)
+    with store.batch(durable=True) as batch:
+        templates.put(batch, newest)
+        templates.put_release(batch, state_v2.RELEASES[0]._replace(files=1))  # what is on record stays
+        templates.drop_release(batch, "messenger", state_v2.NEW)
+    assert store.snapshot_due
+    assert templates.templates(store) == {"messenger": newest}
+    assert templates.releases(store) == state_v2.RELEASES[:1]
+    with store.batch() as batch:
+        templates.drop(batch, "messenger")
+        with pytest.raises(LookupError):
+            templates.drop(batch, "messenger")
+    assert templates.templates(store) == {} and templates.releases(store) == []
     store.close()
 
 
@@ -100,8 +139,9 @@ def test_migrations_go_on_from_where_a_file_stands(path: str) -> None:
     Store.open(path).close()
     connection = connect(path)
     more = [*schema.MIGRATIONS, ("CREATE TABLE second (x)",), ("INSERT INTO second VALUES (3)",)]
-    assert schema.migrate(connection, path, more) == 1
-    assert schema.migrate(connection, path, more) == 3
+    known = len(schema.MIGRATIONS)
+    assert schema.migrate(connection, path, more) == known
+    assert schema.migrate(connection, path, more) == known + 2
     assert connection.execute("SELECT x FROM second").fetchall() == [(3,)]
     connection.close()
 

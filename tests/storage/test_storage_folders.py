@@ -2,6 +2,7 @@
 
 import json
 import os
+import secrets
 import shutil
 import socket
 import stat
@@ -13,16 +14,24 @@ import pytest
 
 from botd.contract.errors import BotdError
 from botd.contract.paths import Paths
-from botd.storage import folders, tree
+from botd.storage import folders, trashcan
 from botd.storage.measure import survey
 
 root_only = pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
 ODD = ["new\nline", "tab\t", "\udcff\udc80", "-rf", "*", " ", "é", "x" * 255, "\x1b[31m"]
 
 
+OF_THE_TRASH = 2
+"""The folder of a deleted bot there, and the note in it."""
+
+
 def remove_bot(paths, id):
-    """As the daemon does it: out of the way first, destroyed in a thread."""
-    return folders.destroy(paths, folders.set_aside(paths, id))
+    """As the daemon does it: out of the way first, then for good."""
+    key = trashcan.key_of(id, secrets.token_hex(6))
+    problems = trashcan.put(paths, key, id, "{}")
+    done = trashcan.remove(paths, key)
+    done.problems[:0] = problems
+    return done
 
 
 @pytest.fixture
@@ -213,7 +222,7 @@ def test_a_bot_goes_with_all_it_has_and_its_neighbours_stay(paths):
     nest(paths.bot_data("alice/shop"), 5)
     done = remove_bot(paths, "alice/shop")
     assert done.problems == []
-    assert done.entries == 2 + 5 + 1 + 1
+    assert done.entries == 2 + 5 + 1 + 1 + OF_THE_TRASH
     assert done.bytes > 0
     assert not os.path.exists(paths.bot("alice/shop"))
     assert not os.path.exists(paths.bot_logs("alice/shop"))
@@ -225,7 +234,8 @@ def test_a_bot_goes_with_all_it_has_and_its_neighbours_stay(paths):
 
 
 def test_removing_what_is_not_there_is_no_error(paths):
-    assert remove_bot(paths, "alice/shop") == tree.Removed()
+    done = remove_bot(paths, "alice/shop")
+    assert (done.entries, done.problems) == (OF_THE_TRASH, [])
     assert everything(paths.home) == EMPTY
 
 
@@ -261,7 +271,7 @@ def test_depth_does_not_matter_and_takes_no_descriptors(paths):
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
     assert done.problems == []
-    assert done.entries == 3000 + 1 + 2 + 1
+    assert done.entries == 3000 + 1 + 2 + 1 + OF_THE_TRASH
     assert everything(paths.home) == EMPTY
 
 
@@ -366,9 +376,8 @@ def test_a_link_in_place_of_the_bot_is_unlinked_and_one_above_it_refused(paths, 
     assert remove_bot(paths, "alice/shop").problems == []
     assert not os.path.lexists(paths.bot("alice/shop"))
     os.symlink(os.path.dirname(victim), f"{paths.bots}/bob")
-    with pytest.raises(BotdError) as refused:
-        remove_bot(paths, f"bob/{os.path.basename(victim)}")
-    assert refused.value.kind == "conflict"
+    [refused] = remove_bot(paths, f"bob/{os.path.basename(victim)}").problems
+    assert "it was not followed" in refused
 
 
 def test_only_the_inode_that_was_meant_is_removed(paths):
@@ -470,11 +479,12 @@ def test_a_new_bot_of_the_same_id_keeps_its_folders_while_the_old_ones_go(paths)
     folders.prepare(paths, "alice/shop")
     with open(f"{paths.bot_data('alice/shop')}/old", "w") as file:
         file.write("x")
-    names = folders.set_aside(paths, "alice/shop")
+    key = trashcan.key_of("alice/shop", "0123456789ab")
+    assert trashcan.put(paths, key, "alice/shop", "{}") == []
     folders.prepare(paths, "alice/shop")
     assert os.listdir(paths.bot_data("alice/shop")) == []
     with open(f"{paths.bot_data('alice/shop')}/new", "w") as file:
         file.write("y")
-    assert folders.destroy(paths, names).problems == []
+    assert trashcan.remove(paths, key).problems == []
     assert os.listdir(paths.bot_data("alice/shop")) == ["new"]
     assert os.listdir(f"{paths.home}/trash") == []
