@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from botd import __version__, dump
+from botd.catalogue import Catalogue
 from botd.condition import Condition
 from botd.config import changes, locate
 from botd.contract.errors import BotdError
@@ -20,6 +21,7 @@ from botd.core import admission
 from botd.core.admission import Refusal
 from botd.core.events import Rebooted, StartRequested, StopRequested
 from botd.core.fleet import Bot, Fleet, rules_of
+from botd.core.quota import Shared
 from botd.core.settings import Settings
 from botd.crash import crash_point
 from botd.engine import Engine
@@ -29,7 +31,10 @@ from botd.keeper.client import KeeperBusy, KeeperClient, KeeperError
 from botd.keeper.watchdog import figures
 from botd.logkeep import LogKeep
 from botd.mending import Mender
+from botd.provision import Provisioner
+from botd.recycling import Recycler
 from botd.reload import Configuration
+from botd.rolling import Rolling
 from botd.server.crowd import Crowd
 from botd.server.dispatch import Dispatcher
 from botd.server.listener import Listener, open_to
@@ -37,7 +42,9 @@ from botd.server.services import Services
 from botd.server.table import HANDLERS
 from botd.state.store import Store, StoredBot
 from botd.storage import folders
+from botd.storage.sharing import Releases
 from botd.succession import Inheritance, recipe, way
+from botd.sweeping import Sweeper
 from botd.system import descriptors, lock
 from botd.system.clock import Clock
 from botd.system.machine import Machine
@@ -47,6 +54,7 @@ from botd.telemetry.monitor import Monitor
 from botd.tie import Tie
 from botd.upgrade import Successor, Takeover, Upgrade, execute
 from botd.upkeep import Upkeep
+from botd.usage import UsageKeep
 
 log = logging.getLogger("botd")
 
@@ -75,6 +83,7 @@ class Daemon:
         good = os.path.join(paths.run, "config.good.json")
         self._config = Configuration(locate(environ, paths, config), self._clock, good, brought_back=brought_back)
         self._machine = Machine()
+        self._releases = Releases(paths)
         self._fleet = Fleet()
         self._latencies = Latencies()
         self._ending: asyncio.Event
@@ -102,10 +111,16 @@ class Daemon:
         self._held: lock.InstanceLock
         self._store: Store
         self._engine: Engine
+        self._recycler: Recycler
+        self._sweeper: Sweeper
+        self._catalogue: Catalogue
+        self._provisioner: Provisioner
+        self._rolling: Rolling
         self._executor: Executor
         self._condition: Condition
         self._logkeep: LogKeep
         self._monitor: Monitor
+        self._usage: UsageKeep
         self._listener: Listener
 
     async def run(self, ready: Callable[[], None]) -> None:
@@ -145,6 +160,7 @@ class Daemon:
             chance=random.random,
             settings=settings,
             may_start=self._may_start,
+            quota=lambda user: self._usage.refusal(user),
         )
         self._logkeep = LogKeep(
             fleet=self._fleet,
@@ -153,6 +169,22 @@ class Daemon:
             settings=lambda: self._engine.settings,
             note=self._engine.note,
             locks=lambda: bool(self._keeper.hello.get("features", {}).get("log_lock")),
+        )
+        self._recycler = Recycler(
+            store=lambda: self._store,
+            paths=self.paths,
+            settings=lambda: self._engine.settings,
+            size_of=lambda bot_id: self._usage.size_of(bot_id),
+            sized=lambda user: self._usage.weighed(user),
+        )
+        self._recycler.load()
+        self._engine.forget = self._recycler.enter
+        self._catalogue = Catalogue(self._store, self.paths)
+        self._provisioner = Provisioner(
+            paths=self.paths,
+            links=lambda: self._engine.settings.cleaning.use_symbolic_links,
+            note=lambda bot_id, text: self._engine.note(bot_id, "folder", text),
+            brought=lambda bot_id: self._usage.look(bot_id),
         )
         self._executor = Executor(
             fleet=self._fleet,
@@ -163,6 +195,8 @@ class Daemon:
             environ=self._environ,
             settings=lambda: self._engine.settings,
             report=self._engine.happened,
+            recycler=self._recycler,
+            provisioner=self._provisioner,
             rotated=self._logkeep.rotated,
         )
         self._condition = condition = Condition(
@@ -177,6 +211,7 @@ class Daemon:
             began=began,
             brought_back=self._brought_back,
             mending=lambda: self._tie.mending,
+            over_quota=lambda: self._usage.over(),
         )
         self._monitor = Monitor(
             fleet=self._fleet,
@@ -190,22 +225,53 @@ class Daemon:
             memory_percent=self._machine.memory_percent,
             tell=lambda text: self._engine.note(None, "memory", text),
         )
+        self._usage = UsageKeep(
+            fleet=self._fleet,
+            store=lambda: self._store,
+            clock=self._clock,
+            paths=self.paths,
+            settings=lambda: self._engine.settings,
+            pids=self._monitor.pids_of,
+            report=self._engine.happened,
+            note=self._engine.note,
+            deleted=self._recycler.bytes_of,
+        )
         self._config.follow(self._adopt_settings)
-        upkeep = Upkeep(
+        self._sweeper = Sweeper(
             fleet=self._fleet,
             store=self._store,
             clock=self._clock,
             paths=self.paths,
             settings=lambda: self._engine.settings,
+            recycler=self._recycler,
+            strays=lambda: [stray.id for stray in self._executor.strays],
+            pinned=lambda: [(name, release, why) for (name, release), why in self._rolling.needed().items()],
+        )
+        upkeep = Upkeep(
+            store=self._store,
+            clock=self._clock,
+            sweeper=self._sweeper,
+            settings=lambda: self._engine.settings,
             inspect=self._mender.inspect,
         )
+        self._rolling = Rolling(
+            engine=self._engine,
+            store=self._store,
+            clock=self._clock,
+            catalogue=self._catalogue,
+            choose_port=self._choose_port,
+        )
         self._engine.performer = self._executor
-        self._engine.on_change += (self._monitor.changed, self._executor.changed)
+        self._engine.on_change += (self._monitor.changed, self._executor.changed, self._usage.changed)
+        self._engine.on_removed.append(self._usage.removed)
         self._mender.engine, self._mender.executor = self._engine, self._executor
         self._mender.on_new, self._mender.put_back = self._monitor.adopt, self._put_back
+        self._mender.on_mended = self._reload_trash
         rebooted = self._load(stored)
+        self._usage.load()
         crash_point("botd-up-loaded")
         self._takeover.recording()
+        self._recycler.finish(self._fleet.bots.__contains__)
         try:
             states = await self._keeper.connect_or_start()
         except KeeperError as error:
@@ -222,8 +288,10 @@ class Daemon:
         self._engine.happened([(bot.id, StartRequested()) for bot in suspended if bot.state.phase == "stopped"])
         for bot in self._fleet:
             self._monitor.adopt(bot)
+            self._executor.provision(bot)
         self._monitor.start()
         self._engine.start()
+        self._rolling.resume()
         crowd = Crowd(descriptors.current().connections)
         self._listener = Listener(self.paths, settings.security.socket_access, self._dispatcher(began), crowd)
         await self._listener.open(self._takeover.listener)
@@ -236,12 +304,17 @@ class Daemon:
         self._spawn_task(upkeep.run())
         self._spawn_task(self._mender.run())
         self._logkeep.start()
+        self._usage.start()
+        self._spawn_task(self._weigh_trash())
         text = f"botd {__version__} started (pid {os.getpid()}) with {len(self._fleet)} bots"
         if self._brought_back:
             text += f", brought back by the keeper; the one before: {condition.last_end()}"
         self._engine.note(None, "daemon", text)
         if words := self._takeover.serves(self._fleet, self._keeper.hello):
             self._engine.note(None, "daemon", words)
+
+    async def _weigh_trash(self) -> None:
+        await self._recycler.measured(self._recycler.kept())
 
     def _load(self, bots: list[StoredBot]) -> list[str]:
         """Every bot on record into the fleet; the ids of those whose state is of another boot."""
@@ -284,14 +357,21 @@ class Daemon:
             started_at=began,
             latencies=self._latencies,
             executor=self._executor,
+            trash=self._recycler,
+            sweeper=self._sweeper,
             mechanisms=self._condition.mechanisms,
             hello=lambda: self._keeper.hello,
             logs_removed=self._logkeep.removed,
+            usage=self._usage,
+            shared=self._shared,
             warnings=self._condition.warnings,
             database=self._mender.view,
             repair=self._mender.repair,
             upgrade=upgrade.run,
             upgraded=self._takeover.view,
+            catalogue=self._catalogue,
+            provisioner=self._provisioner,
+            rolling=self._rolling,
         )
         return Dispatcher(services, HANDLERS)
 
@@ -304,6 +384,11 @@ class Daemon:
             percent = self._machine.memory_percent()
             self._memory_checked = (now, percent)
         return admission.admit_start(self._engine.settings.limits, percent)
+
+    def _shared(self, bot: Bot) -> Shared | None:
+        if bot.spec.template is None or bot.spec.release is None:
+            return None
+        return self._releases.size(bot.spec.template, bot.spec.release)
 
     def _choose_port(self, chosen: set[int]) -> int:
         limits = self._engine.settings.limits
@@ -325,6 +410,11 @@ class Daemon:
             open_to(self.paths, self._engine.settings.security.socket_access)
             log.warning("%s was removed; it is made again", self.paths.socket)
 
+    def _reload_trash(self) -> None:
+        """The database can be trusted again; what it knows of deletions may be less or older than what we knew."""
+        self._recycler.load()
+        self._recycler.finish(self._fleet.bots.__contains__)
+
     # --- configuration --------------------------------------------------------------------------------
 
     def _adopt_settings(self, before: Settings, after: Settings) -> None:
@@ -339,6 +429,7 @@ class Daemon:
             self._logkeep.settings_changed()
         if after.limits != before.limits:
             self._executor.limits_changed()
+            self._usage.settings_changed()
         changed = changes(before, after)
         if changed:
             words = ", ".join(f"{change.key}: {change.before} -> {change.after}" for change in changed)
@@ -357,6 +448,7 @@ class Daemon:
         crash_point("botd-down-asked")
         left = sum(bot.state.pid is not None for bot in self._fleet)
         if bots:
+            self._rolling.close()  # that all bots are stopped now says nothing about a release
             left = await self._stop_lives(timeout_s)
             if left == 0:
                 self._tie.leaving = True
@@ -389,9 +481,12 @@ class Daemon:
         crash_point("botd-down-deaf")
         for task in tuple(self._tasks):
             task.cancel()
+        self._rolling.close()
         await self._logkeep.close()
+        await self._usage.close()
         await self._monitor.close()
         await self._executor.drain()
+        await self._provisioner.close()
         if self._keeper.connected:
             try:
                 self._farewell()

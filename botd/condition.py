@@ -23,7 +23,7 @@ LOOP_FORGOTTEN_S = 60.0
 
 
 class Condition:
-    """Looks at the parts, changes none. `mending()`: whether the keeper is being regained."""
+    """Looks at the parts, changes none. `mending()`: whether the keeper is being regained; `over_quota()`: who is."""
 
     def __init__(
         self,
@@ -39,10 +39,12 @@ class Condition:
         began: float,
         brought_back: bool,
         mending: Callable[[], bool],
+        over_quota: Callable[[], list[str]],
     ) -> None:
         self._fleet, self._engine, self._executor, self._store = fleet, engine, executor, store
         self._keeper, self._config, self._paths, self._clock = keeper, config, paths, clock
         self._began, self._brought_back, self._mending = began, brought_back, mending
+        self._over_quota = over_quota
 
     def facts(self, bot: Bot) -> Mapping[str, Any]:
         """What the keeper said of the current life of a bot."""
@@ -112,6 +114,10 @@ class Condition:
                 f"{waiting} for the database, which cannot be written",
                 f"free space on the file system of {self._paths.home}",
             )
+        if users := self._over_quota():
+            names = ", ".join(users[:3]) + (", ..." if len(users) > 3 else "")
+            text = f"over the quota of storage (maxStoragePerUser): {names}; their bots cannot start"
+            yield text, f"botctl resources --user {users[0]}"
         row = self._keeper.hello.get("row", 0)
         if self._brought_back and row >= 2 and self._clock.boottime() - self._began < LOOP_FORGOTTEN_S:
             text = f"botd has died {row} times in a row soon after its start; the last time: {self.last_end()}"

@@ -85,6 +85,7 @@ KEYS: tuple[Key, ...] = (
     Key(_STORAGE, "enableGarbageCollection", "cleaning", ("garbage_collection",)),
     Key(_STORAGE, "cleanupInterval", "cleaning", ("storage_interval_s",), "ms"),
     Key(_STORAGE, "maxFileAge", "cleaning", ("max_file_age_s",), "ms"),
+    Key(_STORAGE, "deleteGrace", "cleaning", ("delete_grace_s",), "ms"),
     Key(_RECOVERY, "autoRestart", "restart", ("enabled",)),
     Key(_RECOVERY, "restartDelay", "restart", ("delay_s",), "ms"),
     Key(_RECOVERY, "exponentialBackoff", "restart", ("exponential",)),

@@ -85,10 +85,16 @@ class ResourceManagement(Block):
         "share of the machine's memory in use from which starts are refused, and bots that outgrow theirs relieved",
         applies=AT_ONCE, unit="%", ge=1, le=100,
     )  # fmt: skip
-    max_storage_per_user: int = _key(1024, "storage of one user", applies=RESERVED, unit="MiB", ge=1, le=1_073_741_824)
+    max_storage_per_user: int = _key(
+        1024,
+        "what a user's bots may keep on disk, logs included; over it starts and new bots are refused, and the bot that "
+        "writes on is stopped",
+        applies=AT_ONCE, unit="MiB", ge=1, le=1_073_741_824,
+    )  # fmt: skip
     cleanup_interval: Interval = _ms(
         300_000,
-        "how often stale sockets, dead locks and orphaned files are removed; 0: never by itself, else at least 1000",
+        "how often stale sockets, dead locks, half-written files and rotated logs beyond those kept are removed; "
+        "0: never by itself, else at least 1000",
         applies=AT_ONCE, low=0, high=YEAR,
     )  # fmt: skip
     health_check_interval: int = _ms(
@@ -112,16 +118,25 @@ class ResourceManagement(Block):
 
 
 class StorageOptimization(Block):
-    use_symbolic_links: bool = _key(True, "share a template's code by links instead of copies", applies=RESERVED)
-    enable_garbage_collection: bool = _key(True, "remove what no bot uses any more", applies=RESERVED)
+    use_symbolic_links: bool = _key(True, "share a template's code by links instead of copies", applies=NEXT_LIFE)
+    enable_garbage_collection: bool = _key(
+        True,
+        "remove what no bot uses any more: folders of bots that are gone, deleted bots over their age, unused releases",
+        applies=AT_ONCE,
+    )
     cleanup_interval: Interval = _ms(
         600_000,
-        "how often storage is cleaned up; 0: never by itself, else at least 1000",
-        applies=RESERVED, low=0, high=YEAR,
+        "how often what no bot uses any more is removed; 0: never by itself, else at least 1000",
+        applies=AT_ONCE, low=0, high=YEAR,
     )  # fmt: skip
     max_file_age: int = _ms(
         DAY, "age from which an orphaned file may be removed", applies=AT_ONCE, low=60_000, high=10 * YEAR
     )
+    delete_grace: int = _ms(
+        7 * DAY,
+        "how long a deleted bot is kept with its data, so that undelete brings it back; 0: it goes at once",
+        applies="with the next deletion", low=0, high=10 * YEAR,
+    )  # fmt: skip
 
 
 class BotRecovery(Block):

@@ -43,7 +43,7 @@ class Clock(Protocol):
 
 def refused(refusal: Refusal) -> BotdError:
     return BotdError(
-        "limit",
+        refusal.kind,
         refusal.reason,
         hint=refusal.remedy,
         details={"limit": refusal.limit, "value": refusal.value, "used": refusal.used},
@@ -76,18 +76,24 @@ class Engine:
         chance: Callable[[], float],
         settings: Settings,
         may_start: Callable[[], Refusal | None],
+        quota: Callable[[str], Refusal | None] = lambda user: None,
     ) -> None:
+        """`may_start`: why no life may begin now; `quota`: why none of this user may."""
         self.fleet = fleet
         self.settings = settings
         self.illegal_events = 0
         self.performer: Performer | None = None
+        self.forget: Callable[[Batch, Bot, float], None] = lambda batch, bot, wall: batch.delete_bot(bot.id)
+        """How a deletion is recorded, in its transaction."""
         self.on_event: list[Callable[[StoredEvent], None]] = []
         self.on_change: list[Callable[[Bot, BotState], None]] = []
+        self.on_removed: list[Callable[[Bot], None]] = []
         self._store = store
         self._clock = clock
         self._boot_id = boot_id
         self._chance = chance
-        self.admission = may_start
+        self._may_start = may_start
+        self._quota = quota
         self._watches = Watches(fleet)
         self._backlog = Backlog()
         self._retrying = False
@@ -198,17 +204,21 @@ class Engine:
         """The states in the fleet are the new ones afterwards; nothing is recorded or done yet."""
         out = Decided(len(events))
         now = self._clock.boottime()
-        refusal = self.admission()
-        policy, refused = self.settings.restart, refusal.reason if refusal else None
-        probing = self.settings.monitoring.health_checks
+        refusals: dict[str, str | None] = {}
+        policy, probing = self.settings.restart, self.settings.monitoring.health_checks
         for bot_id, event in events:
             bot = self.fleet.get(bot_id)
             if bot is None:
                 if isinstance(event, Exited):
                     out.strays.append((bot_id, event.generation))
                 continue
+            user = bot.spec.user
+            if user not in refusals:
+                refusal = self.admission(user)
+                refusals[user] = None if refusal is None else refusal.reason
             try:
-                decision = step(bot.state, event, Context(now, self._chance(), policy, bot.rules, refused, probing))
+                context = Context(now, self._chance(), policy, bot.rules, refusals[user], probing)
+                decision = step(bot.state, event, context)
             except IllegalEvent as error:
                 self.illegal_events += 1
                 log.warning("%s: %s", bot_id, error)
@@ -256,8 +266,8 @@ class Engine:
         crash_point("botd-request-committed" if durable else "botd-event-committed")
         return recorded
 
-    @staticmethod
     def _record_notes(
+        self,
         batch: Batch,
         notes: Sequence[tuple[str, float, Note, int]],
         removed: Sequence[Bot],
@@ -270,7 +280,7 @@ class Engine:
                 seq = batch.add_event(bot_id, at, note.kind, note.text, life)
                 recorded.append(StoredEvent(seq, bot_id, at, note.kind, note.text, life))
         for bot in removed:
-            batch.delete_bot(bot.id)
+            self.forget(batch, bot, wall)
             text = f"{bot.id} was deleted"
             seq = batch.add_event(None, wall, "deleted", text)
             recorded.append(StoredEvent(seq, None, wall, "deleted", text, None))
@@ -286,6 +296,8 @@ class Engine:
         for bot in decided.removed:
             self.fleet.remove(bot.id)
             performer.perform(bot, Remove())
+            for forget in self.on_removed:
+                forget(bot)
         self._tell(recorded)
         for bot_id, old in decided.before.items():
             bot_now = self.fleet.get(bot_id)
@@ -335,6 +347,10 @@ class Engine:
 
     # --- bots come and change -----------------------------------------------------------------------
 
+    def admission(self, user: str) -> Refusal | None:
+        """Why no bot of this user may start now, or None."""
+        return self._may_start() or self._quota(user)
+
     def admit(self, new: Sequence[NewBot], leaving: Collection[str] = ()) -> None:
         """Nothing, when there is room for these bots once those of `leaving` are gone. Raises as `create` does."""
         adding: Counter[str] = Counter()
@@ -348,6 +364,7 @@ class Engine:
         for user, count in adding.items():
             of_user, in_all = self.fleet.count_of(user) - going[user], len(self.fleet) - going.total()
             refusal = admission.admit_bots(self.settings.limits, user, of_user, in_all, count, len(new))
+            refusal = refusal or self._quota(user)
             if refusal is not None:
                 raise refused(refusal)
 
@@ -357,23 +374,8 @@ class Engine:
         Raises BotdError: limit, naming the limit and its value; conflict; unavailable.
         """
         self.admit(new)
-        wall, now = self._clock.wall(), self._clock.boottime()
-        bots = [
-            Bot(one.spec, BotState(since=now), rules_of(one.spec), wall, port=one.port, source=one.source)
-            for one in new
-        ]
-        recorded: list[StoredEvent] = []
-
-        def write() -> None:
-            recorded.clear()
-            with self._store.batch(durable=True) as batch:
-                for one, bot in zip(new, bots, strict=True):
-                    stored = StoredBot(bot.spec, bot.state, wall, bot.port, bot.source, self._boot_id)
-                    batch.insert_bot(stored, one.secrets)
-                    seq = batch.add_event(bot.id, wall, "created", "created", 0)
-                    recorded.append(StoredEvent(seq, bot.id, wall, "created", "created", 0))
-
-        self._with_room(write)
+        wall = self._clock.wall()
+        bots, recorded = self._insert(new, wall, "created", "created")
         crash_point("botd-create-committed")
         assert self.performer is not None
         for bot in bots:
@@ -383,8 +385,58 @@ class Engine:
         self._tell(recorded)
         return bots
 
-    def change(self, changes: Sequence[ChangedBot]) -> None:
-        """New specifications for existing bots: on disk when this returns. A running life goes on with the old one."""
+    def restore(
+        self, one: NewBot, created_at_wall: float, text: str, also: Callable[[Batch], None], settle: Callable[[], None]
+    ) -> Bot:
+        """A bot that was deleted, stopped; on disk, with what `also` adds, before `settle` gives it its folders.
+
+        Raises as `create` does, and what `settle` raises: the bot is there then.
+        """
+        self.admit([one])
+        [bot], recorded = self._insert([one], created_at_wall, "undeleted", text, also)
+        self.fleet.add(bot)
+        self._tell(recorded)
+        settle()
+        assert self.performer is not None
+        self.performer.prepare(bot)
+        return bot
+
+    def _insert(
+        self,
+        new: Sequence[NewBot],
+        created_at_wall: float,
+        kind: str,
+        text: str,
+        also: Callable[[Batch], None] = lambda batch: None,
+    ) -> tuple[list[Bot], list[StoredEvent]]:
+        wall, now = self._clock.wall(), self._clock.boottime()
+        bots = [
+            Bot(one.spec, BotState(since=now), rules_of(one.spec), created_at_wall, port=one.port, source=one.source)
+            for one in new
+        ]
+        recorded: list[StoredEvent] = []
+
+        def write() -> None:
+            recorded.clear()
+            with self._store.batch(durable=True) as batch:
+                for one, bot in zip(new, bots, strict=True):
+                    stored = StoredBot(bot.spec, bot.state, created_at_wall, bot.port, bot.source, self._boot_id)
+                    batch.insert_bot(stored, one.secrets)
+                    seq = batch.add_event(bot.id, wall, kind, text, 0)
+                    recorded.append(StoredEvent(seq, bot.id, wall, kind, text, 0))
+                also(batch)
+
+        self._with_room(write)
+        return bots, recorded
+
+    def change(
+        self, changes: Sequence[ChangedBot], along: Callable[[Batch], Sequence[StoredEvent]] | None = None
+    ) -> None:
+        """New specifications for existing bots: on disk when this returns. A running life goes on with the old one.
+
+        `along` writes what belongs to the change into the same transaction, and returns the lines of history in it;
+        it may be called twice.
+        """
         wall = self._clock.wall()
         recorded: list[StoredEvent] = []
 
@@ -401,6 +453,8 @@ class Engine:
                     generation = bot.state.generation
                     seq = batch.add_event(bot.id, wall, "changed", one.text, generation)
                     recorded.append(StoredEvent(seq, bot.id, wall, "changed", one.text, generation))
+                if along is not None:
+                    recorded.extend(along(batch))
 
         self._with_room(write)
         crash_point("botd-change-committed")

@@ -13,13 +13,15 @@ from typing import Any, NamedTuple
 from botd.contract.errors import BotdError
 from botd.contract.paths import Paths
 from botd.core import caps, environment, restart
-from botd.core.bot import BotState, Exit
+from botd.core.bot import BotState, Exit, Spec
 from botd.core.effects import Acknowledge, Effect, Remove, Spawn, Terminate
 from botd.core.events import Adopted, Event, Exited, Running, Spawned, SpawnFailed, SpawnRefused
 from botd.core.fleet import Bot, Fleet
 from botd.core.settings import Settings
 from botd.crash import crash_point
 from botd.keeper.client import KeeperClient, KeeperError, KeeperLost
+from botd.provision import Provisioner
+from botd.recycling import Recycler
 from botd.state.store import Store
 from botd.storage import folders
 from botd.system.clock import Clock
@@ -55,6 +57,8 @@ class Executor:
         environ: Mapping[str, str],
         settings: Callable[[], Settings],
         report: Callable[[list[tuple[str, Event]]], None],
+        recycler: Recycler,
+        provisioner: Provisioner,
         rotated: Callable[[str], None] = lambda bot_id: None,
     ) -> None:
         self._fleet = fleet
@@ -66,8 +70,11 @@ class Executor:
         self._settings = settings
         self._report = report
         self._rotated = rotated
+        self._recycler = recycler
+        self._provisioner = provisioner
+        self._awaited: dict[str, int] = {}
+        """Lives that begin when the working folder of their bot is ready: id -> generation."""
         self._prepared: set[str] = set()
-        self._removals: set[asyncio.Task[None]] = set()
         self.strays: list[Stray] = []
 
     # --- effects ------------------------------------------------------------------------------------
@@ -80,6 +87,8 @@ class Executor:
                     self._spawn(bot, generation)
                     crash_point("botd-start-told")
                 case Terminate(generation, name, grace_s):
+                    if self._awaited.get(bot.id) == generation:
+                        return  # the keeper has not heard of this life, and will not
                     self._keeper.stop(bot.id, generation, signal.Signals[name].value, grace_s)
                     crash_point("botd-stop-told")
                 case Acknowledge(generation):
@@ -106,9 +115,18 @@ class Executor:
             self._make_folders(bot)
         except BotdError as error:
             log.warning("%s: %s", bot.id, error.message)
+            return
+        if bot.spec.release is not None:
+            self._provisioner.bring(bot.spec)
+
+    def provision(self, bot: Bot) -> None:
+        """Bring the working folder of a bot that is down to the release of its specification."""
+        if bot.spec.release is not None and bot.state.phase not in _WITH_LIFE:
+            self.prepare(bot)
 
     def _make_folders(self, bot: Bot) -> None:
         if bot.id not in self._prepared:
+            self._recycler.settle(bot.id)
             folders.prepare(self._paths, bot.id)
             folders.touch(self._paths.bot_lock(bot.id))
             self._prepared.add(bot.id)
@@ -118,19 +136,54 @@ class Executor:
         self._prepared.clear()
 
     def _spawn(self, bot: Bot, generation: int) -> None:
+        """Raises KeeperError."""
+        if bot.spec.release is None:
+            self._tell_start(bot, generation)
+            return
+        if self._awaited.get(bot.id) == generation:
+            return  # said again after a gap: it is on its way
+        try:
+            self._make_folders(bot)
+        except BotdError as error:
+            self._report_soon(bot, _not_spawned(generation, error))
+            return
+        self._awaited[bot.id] = generation
+        spec = bot.spec
+        self._provisioner.bring(spec).add_done_callback(lambda brought: self._provided(bot, generation, spec, brought))
+
+    def _provided(self, bot: Bot, generation: int, spec: Spec, brought: asyncio.Future[BotdError | None]) -> None:
+        """Its folder is ready, or cannot be made. Meanwhile anything may have happened to the bot."""
+        if brought.cancelled() or self._awaited.get(bot.id) != generation:
+            return
+        del self._awaited[bot.id]
+        state, error = bot.state, brought.result()
+        if self._fleet.get(bot.id) is not bot or state.generation != generation or state.pid is not None:
+            return
+        if state.phase == "stopping":
+            self._report([(bot.id, SpawnFailed(generation, "it was stopped before it was started", permanent=False))])
+        elif state.phase == "starting" and error is not None:
+            self._report([(bot.id, _not_spawned(generation, error))])
+        elif state.phase == "starting":
+            try:
+                if (spec.template, spec.release) == (bot.spec.template, bot.spec.release):
+                    self._tell_start(bot, generation)
+                else:
+                    self._spawn(bot, generation)
+            except KeeperError as lost:
+                # `reconcile` says it again to the next keeper.
+                log.debug("%s: its start waits for the keeper: %s", bot.id, lost)
+
+    def _report_soon(self, bot: Bot, event: Event) -> None:
+        """Told later: the decision that led here is still being carried out."""
+        told: list[tuple[str, Event]] = [(bot.id, event)]
+        asyncio.get_running_loop().call_soon(self._report, told)
+
+    def _tell_start(self, bot: Bot, generation: int) -> None:
         try:
             self._make_folders(bot)
             secrets = self._store.secrets(bot.id) if bot.spec.secret_names else {}
         except BotdError as error:
-            # Told later: the decision that led here is still being carried out.
-            refused = error.kind == "unavailable"
-            event = (
-                SpawnRefused(generation, error.message)
-                if refused
-                else SpawnFailed(generation, error.message, permanent=False)
-            )
-            failed: list[tuple[str, Event]] = [(bot.id, event)]
-            asyncio.get_running_loop().call_soon(self._report, failed)
+            self._report_soon(bot, _not_spawned(generation, error))
             return
         spec, output = bot.spec, self._settings().output
         data = self._paths.bot_data(bot.id)
@@ -158,28 +211,14 @@ class Executor:
 
     def _remove(self, bot: Bot) -> None:
         self._prepared.discard(bot.id)
-        self._keeper.forget(bot.id, self._paths.bot_lock(bot.id))
-        crash_point("botd-remove-told")
+        self._awaited.pop(bot.id, None)
+        self._provisioner.forget(bot.id)
         try:
-            # At once: a new bot of this id may be made in the next moment, with folders of its own.
-            aside = folders.set_aside(self._paths, bot.id)
-        except (BotdError, OSError) as error:
-            log.warning("%s: its folders stay until the next clean-up: %s", bot.id, error)
-            return
-        crash_point("botd-remove-aside")
-        task = asyncio.get_running_loop().create_task(self._destroy(aside))
-        self._removals.add(task)
-        task.add_done_callback(self._removals.discard)
-
-    async def _destroy(self, aside: list[tuple[str, ...]]) -> None:
-        """Off the loop: a deep tree must not make anybody wait."""
-        try:
-            done = await asyncio.to_thread(folders.destroy, self._paths, aside)
-        except (BotdError, OSError) as error:
-            log.warning("%s stay until the next clean-up: %s", aside, error)
-            return
-        for problem in done.problems:
-            log.warning("not removed: %s", problem)
+            self._keeper.forget(bot.id, self._paths.bot_lock(bot.id))
+            crash_point("botd-remove-told")
+        finally:
+            # At once, also without a keeper: a new bot of this id may be made in the next moment, with its own folders.
+            self._recycler.bury(bot.id)
 
     def end_strays(self, grace_s: float = 10.0) -> list[Stray]:
         """Ask every life without a record to end; those asked."""
@@ -193,8 +232,7 @@ class Executor:
 
     async def drain(self) -> None:
         """Wait for removals that were begun."""
-        if self._removals:
-            await asyncio.gather(*self._removals)
+        await self._recycler.drain()
 
     def output_changed(self) -> None:
         """Tell the keeper the limits of output that are in force now."""
@@ -214,8 +252,12 @@ class Executor:
 
     def changed(self, bot: Bot, before: BotState) -> None:
         """After each change of a bot's state or specification: a new specification limits also the life that runs."""
-        if bot.state is before and bot.state.pid is not None:
-            self._limit(bot)
+        if bot.state is before:
+            if bot.state.pid is not None:
+                self._limit(bot)
+            self.provision(bot)
+        elif bot.spec.release is not None and before.pid is not None and bot.state.phase in ("stopped", "failed"):
+            self._provisioner.gather(bot.id)
 
     def _limit(self, bot: Bot) -> bool:
         """False when the keeper is away; `reconcile` says it again."""
@@ -395,6 +437,13 @@ class Executor:
             return [(bot.id, SpawnFailed(generation, "it was stopped before it was started", permanent=False))]
         ran = self._clock.boottime() - bot.state.started_at if bot.state.started_at is not None else 0.0
         return [(bot.id, Exited(generation, Exit(None, None, self._clock.wall(), max(0.0, round(ran, 3)))))]
+
+
+def _not_spawned(generation: int, error: BotdError) -> SpawnFailed | SpawnRefused:
+    """What keeps a life from its folder or its secrets: the machine (then it is tried again soon), or a fault."""
+    if error.kind == "unavailable":
+        return SpawnRefused(generation, error.message)
+    return SpawnFailed(generation, error.message, permanent=error.kind in ("not_found", "invalid", "conflict"))
 
 
 _WITH_LIFE = ("starting", "running", "stopping")

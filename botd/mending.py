@@ -54,6 +54,8 @@ class Mender:
         self.executor: Executor
         self.on_new: Callable[[Bot], None]
         """Called with each bot that a repair has brought."""
+        self.on_mended: Callable[[], None]
+        """Called when the database can be used again."""
         self.put_back: Callable[[], Awaitable[None]]
         """Makes folders and sockets of ours that are gone again."""
 
@@ -266,6 +268,7 @@ class Mender:
 
     def _resume(self) -> None:
         """Start what is wanted and was kept down because its record was uncertain."""
+        self.on_mended()
         waiting, self._saved = self.uncertain, None
         fleet = self.engine.fleet
         down = [bot for bot_id in sorted(waiting) if (bot := fleet.get(bot_id)) is not None]

@@ -1,4 +1,4 @@
-"""Regular work: run-time rubbish, old history, the database's log and its snapshot."""
+"""Regular work: run-time rubbish, old history, the database's log and its snapshot; and what no bot uses any more."""
 
 from __future__ import annotations
 
@@ -7,11 +7,9 @@ import logging
 from collections.abc import Awaitable, Callable
 
 from botd.contract.errors import BotdError
-from botd.contract.paths import Paths
-from botd.core.fleet import Fleet
 from botd.core.settings import Settings
 from botd.state.store import Store
-from botd.storage import cleanup
+from botd.sweeping import Sweeper
 from botd.system.clock import Clock
 
 log = logging.getLogger("botd.upkeep")
@@ -24,37 +22,49 @@ SWITCHED_OFF_LOOK_S = 60.0
 
 
 class Upkeep:
-    """What a person wrote (data of bots that are gone) is only removed when it was asked for, never from here."""
+    """Two rounds, each at an interval of its own: resourceManagement.cleanupInterval for what running leaves behind,
+    storageOptimization.cleanupInterval for folders.
+    """
 
     def __init__(
         self,
         *,
-        fleet: Fleet,
         store: Store,
         clock: Clock,
-        paths: Paths,
+        sweeper: Sweeper,
         settings: Callable[[], Settings],
         inspect: Callable[[], Awaitable[None]],
     ) -> None:
-        self._fleet = fleet
         self._store = store
         self._clock = clock
-        self._paths = paths
+        self._sweeper = sweeper
         self._settings = settings
         self._inspect = inspect
         self._snapshot_at = float("-inf")
 
     async def run(self) -> None:
         """Until cancelled."""
+        await asyncio.gather(
+            self._every(lambda: self._settings().cleaning.cleanup_interval_s, self._round),
+            self._every(lambda: self._settings().cleaning.storage_interval_s, self._storage_round),
+        )
+
+    async def _every(self, interval: Callable[[], float], work: Callable[[], Awaitable[None]]) -> None:
         while True:
-            interval = self._settings().cleaning.cleanup_interval_s
-            await asyncio.sleep(interval or SWITCHED_OFF_LOOK_S)
-            if interval:
-                await self._round()
+            seconds = interval()
+            await asyncio.sleep(seconds or SWITCHED_OFF_LOOK_S)
+            if seconds:
+                await work()
+
+    async def _storage_round(self) -> None:
+        try:
+            await self._sweeper.by_itself("storage")
+        except (BotdError, OSError) as error:
+            log.error("clean-up of storage: %s", error)
 
     async def _round(self) -> None:
         try:
-            await asyncio.to_thread(self._clean_files)
+            await self._sweeper.by_itself("run")
             if self._store.trouble is not None:
                 return
             self._store.prune(requests_before_wall=self._clock.steady() - REQUESTS_KEPT_S)
@@ -65,11 +75,3 @@ class Upkeep:
                 self._snapshot_at = self._clock.boottime()
         except (BotdError, OSError) as error:
             log.error("clean-up: %s", error)
-
-    def _clean_files(self) -> None:
-        settings, fleet = self._settings(), self._fleet
-        known = frozenset(fleet.bots)
-        live = frozenset(bot.id for bot in tuple(fleet) if bot.state.pid is not None)
-        wall, keep = self._clock.steady(), settings.output.keep
-        items = cleanup.plan(self._paths, known, live, wall, settings.cleaning, keep_logs=keep)
-        cleanup.apply(self._paths, [item for item in items if not item.data], fleet.bots.__contains__)

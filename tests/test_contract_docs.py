@@ -10,6 +10,7 @@ import pytest
 
 from botd.contract.manifest import DEFAULTS, MANIFEST, PROBE, expand
 from botd.contract.methods import METHODS, NOTIFICATIONS, Method
+from botd.contract.template import check_template
 from botd.contract.vocabulary import HEALTH, KINDS, PHASES, Exit, RpcCode
 from botd.server.views import FIELDS
 
@@ -112,7 +113,8 @@ def test_every_manifest_of_the_guide_is_valid():
     found = [text for text in re.findall(r"```toml\n(.*?)```", GUIDE, re.DOTALL) if "schema = 1" in text]
     assert found
     for text in found:
-        assert expand(tomllib.loads(text), "/somewhere")
+        document = tomllib.loads(text)
+        assert expand(document, "/somewhere") if "bot" in document else check_template(document)
 
 
 def test_every_json_line_of_the_contract_is_json():

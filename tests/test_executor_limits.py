@@ -1,16 +1,18 @@
 """Limits on their way to the keeper, and its words about ends that had to do with them."""
 
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 
 from botd.contract.paths import Paths
 from botd.core.bot import BotState, Spec
-from botd.core.effects import Spawn
+from botd.core.effects import Remove, Spawn
 from botd.core.fleet import Bot, Fleet, rules_of
 from botd.core.settings import MIB, Settings
 from botd.executor import Executor
 from botd.keeper.client import Held, KeeperLost
+from botd.recycling import Recycler
 from botd.storage import folders
 
 BOT = "alice/shop"
@@ -35,6 +37,9 @@ class Keeper:
     def stop(self, *_):
         raise AssertionError("nobody is to be stopped")
 
+    def forget(self, *_):
+        raise KeeperLost("there is no connection to the keeper")
+
 
 class Clock:
     def boottime(self):
@@ -58,6 +63,8 @@ class House:
             environ={},
             settings=lambda: self.settings,
             report=self.events.extend,
+            recycler=Recycler(store=lambda: None, paths=paths, settings=lambda: self.settings),
+            provisioner=None,
         )
 
     def bot(self, bot_id=BOT, *, alive=True, **spec):
@@ -169,3 +176,11 @@ def test_refused_forks_are_counted_and_an_end_without_either_is_as_before(house)
     exit = house.exit(code=3, signal=None, pids_refused=None, oom=None)
     assert exit.words() == "exited with code 3"
     assert (exit.cause, exit.forks_refused) == ("", 0)
+
+
+def test_a_bot_that_is_removed_while_the_keeper_is_away_goes_to_the_trash_all_the_same(house, monkeypatch):
+    bot, buried = house.bot(alive=False), []
+    monkeypatch.setattr(house.executor, "_recycler", SimpleNamespace(bury=buried.append))
+    monkeypatch.setattr(house.executor, "_provisioner", SimpleNamespace(forget=lambda bot_id: None))
+    house.executor.perform(bot, Remove())
+    assert buried == [BOT]

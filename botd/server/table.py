@@ -3,7 +3,22 @@
 from __future__ import annotations
 
 from botd.server.dispatch import Handler
-from botd.server.handlers import bots, bulk, config, daemon, events, fleet, logs, system, users, verbs
+from botd.server.handlers import (
+    bots,
+    bulk,
+    config,
+    daemon,
+    events,
+    fleet,
+    logs,
+    rolls,
+    storage,
+    system,
+    templates,
+    trash,
+    users,
+    verbs,
+)
 
 HANDLERS: dict[str, Handler] = {
     **daemon.HANDLERS,
@@ -11,9 +26,13 @@ HANDLERS: dict[str, Handler] = {
     **verbs.HANDLERS,
     **bulk.HANDLERS,
     **fleet.HANDLERS,
+    **templates.HANDLERS,
+    **rolls.HANDLERS,
     **logs.HANDLERS,
     **events.HANDLERS,
     **users.HANDLERS,
     **system.HANDLERS,
+    **trash.HANDLERS,
+    **storage.HANDLERS,
     **config.HANDLERS,
 }

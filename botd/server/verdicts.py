@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
 from botd.contract.errors import BotdError
 from botd.contract.views import listing
+from botd.core.admission import Refusal
 from botd.core.events import DeleteRequested, Event, RestartRequested, StartRequested, StopRequested
 from botd.core.fleet import Bot
 from botd.core.goals import Goal, Outcome
+from botd.core.quota import is_stopped_for_it
 from botd.server.call import Call, nothing_matches
+from botd.system.clock import rfc3339
 
 Verb = Literal["start", "stop", "restart", "delete", "recover"]
 
@@ -84,22 +87,45 @@ def settled(call: Call, bot_id: str, outcome: Outcome, done: str) -> dict[str, A
     return out
 
 
+def _deleted(call: Call, item: dict[str, Any]) -> dict[str, Any]:
+    """With the way back, where there is one."""
+    found = call.services.trash.find(item["id"])
+    if call.params.get("purge") or not found:
+        return item | {"result": "deleted for good", "trash": None}
+    kept, until = found[0], rfc3339(found[0].until_wall)
+    name = kept.key if len(found) > 1 else kept.id
+    item["reason"] = f"kept until {until[:10]} {until[11:16]} UTC, to bring it back: botctl undelete {name}"
+    return item | {"trash": {"key": kept.key, "kept_until": until}}
+
+
+async def admissions(call: Call, users: Collection[str]) -> dict[str, Refusal | None]:
+    """Why none of these users' bots may start now. Whoever made room a moment ago is not refused for old figures."""
+    services = call.services
+    found = {user: services.engine.admission(user) for user in users}
+    over = [user for user, refusal in found.items() if refusal is not None and refusal.kind == "quota"]
+    if over:
+        await services.usage.refresh(id for user in over for id in services.fleet.of_user.get(user, ()))
+        found |= {user: services.engine.admission(user) for user in over}
+    return found
+
+
 async def act(call: Call, verb: Verb, bots: Sequence[Bot], *, wait: bool, timeout_s: float) -> list[dict[str, Any]]:
     """Do `verb` to these bots, all at once, and wait for each outcome. Verdicts in the bots' order."""
     action = ACTIONS[verb]
     engine = call.services.engine
     out: dict[str, dict[str, Any]] = {}
     asked: list[Bot] = []
-    refusal = engine.admission() if action.begins_life else None
+    refusals = await admissions(call, {bot.spec.user for bot in bots}) if action.begins_life else {}
     for bot in bots:
+        refusal = refusals.get(bot.spec.user)
         if bot.state.phase == "stopping" and bot.state.then == "delete" and verb != "delete":
             error = BotdError("conflict", f"{bot.id} is being deleted", hint="wait for it, then create it again")
             out[bot.id] = refused(bot.id, bot, error)
-        elif bot.state.phase in action.satisfied_in:
+        elif bot.state.phase in action.satisfied_in and not (verb == "recover" and is_stopped_for_it(bot.state)):
             word = action.satisfied if verb != "recover" else f"{action.satisfied}: {bot.state.phase}"
             out[bot.id] = verdict(bot.id, bot, ok=True, changed=False, result=word)
         elif refusal is not None and bot.state.pid is None:
-            error = BotdError("limit", refusal.reason, hint=refusal.remedy, details={"limit": refusal.limit})
+            error = BotdError(refusal.kind, refusal.reason, hint=refusal.remedy, details={"limit": refusal.limit})
             out[bot.id] = refused(bot.id, bot, error)
         elif call.params.get("dry_run"):
             out[bot.id] = verdict(bot.id, bot, ok=True, changed=False, result=action.would)
@@ -112,12 +138,14 @@ async def act(call: Call, verb: Verb, bots: Sequence[Bot], *, wait: bool, timeou
         def tell(bot_id: str, outcome: Outcome) -> None:
             nonlocal count
             count += 1
-            out[bot_id] = settled(call, bot_id, outcome, action.done)
+            item = settled(call, bot_id, outcome, action.done)
+            out[bot_id] = _deleted(call, item) if verb == "delete" and item["ok"] else item
             call.progress(count, len(bots), out[bot_id])
 
         watch = engine.watch(action.goal, since, tell)
         # A satisfied wish is recorded all the same: a bot that is wanted stays wanted.
-        engine.request([(bot.id, action.event) for bot in asked])
+        event = DeleteRequested(purge=True) if verb == "delete" and call.params.get("purge") else action.event
+        engine.request([(bot.id, event) for bot in asked])
         if wait:
             await watch.wait(timeout_s)
         else:

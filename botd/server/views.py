@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from botd.contract.errors import BotdError, nearest
-from botd.core import caps, mechanisms, restart
+from botd.core import caps, mechanisms, quota, restart
 from botd.core.bot import Exit, signal_name
 from botd.core.fleet import Bot
+from botd.core.ledger import Figure
 from botd.server.services import Services
 from botd.state.store import StoredEvent
 from botd.storage import folders
@@ -24,6 +26,7 @@ class Views:
         self._services = services
         self.now = services.clock.boottime()
         self.wall = services.clock.wall()
+        self._sharing: Counter[tuple[str | None, str | None]] | None = None
 
     def bots(self, bots: Iterable[Bot], fields: Sequence[str] | None = None) -> list[dict[str, Any]]:
         chosen = [(name, FIELDS[name]) for name in (fields or FIELDS)]
@@ -50,6 +53,20 @@ class Views:
         return {
             limit: mechanisms.mode(limit, services.hello(), folders, sampling=sampling) for limit in mechanisms.LIMITS
         }
+
+    def figure(self, bot: Bot) -> Figure | None:
+        """What it took on disk when it was measured last."""
+        return self._services.usage.of_bot(bot.id)
+
+    def shared(self, bot: Bot) -> int:
+        """Its fair share of the release that it and others link to."""
+        release = self._services.shared(bot)
+        if release is None:
+            return 0
+        key = (bot.spec.template, bot.spec.release)
+        if self._sharing is None:
+            self._sharing = Counter((each.spec.template, each.spec.release) for each in self._services.fleet)
+        return quota.fair_share(release, self._sharing[key])
 
     def log_bytes(self, bot: Bot) -> int:
         return folders.usage(self._services.paths.bot_logs(bot.id))
@@ -119,6 +136,7 @@ FIELDS: dict[str, Field] = {
     "env": lambda v, b: dict.fromkeys((*b.spec.env, *b.spec.secret_names), "***"),
     "created_at": lambda v, b: rfc3339(b.created_at_wall),
     "log_bytes": lambda v, b: v.log_bytes(b),
+    "storage_bytes": lambda v, b: None if (figure := v.figure(b)) is None else figure.usage.total,
 }
 
 

@@ -22,6 +22,7 @@ environment variable BOT_SCRIPT. Steps run in order; after the last one the bot 
                              BOT_DATA/pids then has a line `KIND PID` for each (child, setsid, daemon, env-i)
                              and for main; stubborn ones ignore SIGTERM, SIGINT and SIGHUP
     leak MB_PER_S LIMIT      grow by so many MiB a second up to LIMIT MiB, and keep them
+    write FILE MB [MB_PER_S] append so many MiB to BOT_DATA/FILE, as fast as the disk takes them or as told
     bomb MOST [stubborn]     fork until there are MOST children, which sleep; exit with 1 at the first fork that is
                              refused, or stubborn: try again for ever
     spin S                   use a whole core for S seconds
@@ -218,6 +219,16 @@ def stay_behind(kind, stubborn, tell):
         os._exit(1)
 
 
+def step_write(file, mb, mb_per_s="0"):
+    block = b"w" * (1 << 18)
+    fd = os.open(data_file(file), os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+    for _ in range(4 * int(mb)):
+        os.write(fd, block)
+        if int(mb_per_s):
+            time.sleep(0.25 / int(mb_per_s))
+    os.close(fd)
+
+
 def step_leak(mb_per_s, limit):
     limit = min(int(limit), LEAK_LIMIT_MB)
     while len(_leaked) < limit:
@@ -367,6 +378,7 @@ STEPS = {
     "term-after": (step_term_after, 1, 1),
     "fork": (step_fork, 0, 1),
     "leak": (step_leak, 2, 2),
+    "write": (step_write, 2, 3),
     "bomb": (step_bomb, 1, 2),
     "spin": (step_spin, 1, 1),
     "notify": (step_notify, 1, 9),

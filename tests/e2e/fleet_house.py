@@ -450,7 +450,7 @@ class Fleet:
     def clear(self):
         """Delete every bot, so that the next test finds an empty fleet."""
         if self.bots():
-            self.rpc("bots.delete", select=ALL, timeout_s=WITHIN_S)
+            self.rpc("bots.delete", select=ALL, timeout_s=WITHIN_S, purge=True)
 
     def query(self, statement):
         """All rows of a query on a copy of the database: the running daemon holds the original for itself."""

@@ -21,7 +21,7 @@ def settled(shared_fleet):
 @pytest.fixture
 def unchanged(settled):
     """The fleet; the test fails when it is not afterwards what it was."""
-    moving = ("uptime_s", "memory_bytes", "processes", "cpu_percent", "log_bytes")
+    moving = ("uptime_s", "memory_bytes", "processes", "cpu_percent", "log_bytes", "storage_bytes")
 
     def picture():
         bots = {name: {k: v for k, v in bot.items() if k not in moving} for name, bot in settled.bots().items()}

@@ -139,7 +139,7 @@ def test_no_file_but_the_database_and_no_command_line_has_it(keeper_of_secrets):
         except OSError:
             continue  # it ended while we looked
     for (table,) in fleet.query("SELECT name FROM sqlite_master WHERE type = 'table'"):
-        if table != "secrets":
+        if table not in ("secrets", "trash"):
             assert SECRET not in repr(fleet.query(f"SELECT * FROM {table}")), table
     assert SECRET in repr(fleet.query("SELECT * FROM secrets"))  # so the look at the others was one
 
@@ -154,7 +154,13 @@ def test_a_request_id_keeps_no_secret(fleet):
     assert SECRET not in repr(kept)
 
 
-def test_a_deleted_bot_takes_its_secret_along(fleet):
-    fleet.create("alice/gone", "sleep", secrets={"TOKEN": SECRET})
-    fleet.rpc("bots.delete", select=ids("alice/gone"))
-    assert fleet.query("SELECT count(*) FROM secrets") == [(0,)]
+def test_a_deleted_bot_takes_its_secret_along_and_for_good_when_it_goes_for_good(fleet):
+    fleet.rpc("trash.empty")
+    for purge in (False, True):
+        fleet.create("alice/gone", "sleep", secrets={"TOKEN": SECRET})
+        fleet.rpc("bots.delete", select=ids("alice/gone"), purge=purge)
+        assert fleet.query("SELECT count(*) FROM secrets") == [(0,)]
+        assert SECRET not in repr(fleet.rpc("trash.list"))
+        assert (SECRET in repr(fleet.query("SELECT * FROM trash"))) is not purge
+        fleet.rpc("trash.empty")
+    assert SECRET not in repr(fleet.query("SELECT * FROM trash"))

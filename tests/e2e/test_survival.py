@@ -212,7 +212,7 @@ def test_limits_and_history_are_the_same_after_a_restart(make_fleet):
     fleet.kill_daemon()
     adopted(fleet)
     after = fleet.rpc("bots.status", select=ALL)["items"][0]
-    moving = ("uptime_s", "memory_bytes", "cpu_percent", "log_bytes", "started_at")
+    moving = ("uptime_s", "memory_bytes", "cpu_percent", "log_bytes", "storage_bytes", "started_at")
     assert {k: v for k, v in after.items() if k not in moving} == {k: v for k, v in before.items() if k not in moving}
     assert fleet.events("alice/one")[: len(events)] == events
     assert fleet.refused("bots.create", spec={"id": "alice/two", "command": ["/bin/true"]}).kind == "limit"

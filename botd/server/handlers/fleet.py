@@ -5,48 +5,44 @@ from __future__ import annotations
 from typing import Any
 
 from botd.contract.errors import BotdError
-from botd.contract.manifest import DEFAULTS, check_spec
 from botd.contract.views import listing
 from botd.contract.vocabulary import Exit
 from botd.core import plan
-from botd.core.bot import ChangedBot, NewBot, Spec
+from botd.core.bot import ChangedBot, NewBot
 from botd.core.fleet import Bot
 from botd.core.plan import Change, Have, Want
 from botd.server.call import Call
 from botd.server.dispatch import Handler
-from botd.server.handlers.verbs import check_directory, new_bot, no_template
-from botd.server.verdicts import Verb, act, report, verdict
+from botd.server.handlers.verbs import housed
+from botd.server.specs import Given, Reader, check_directory, new_bot
+from botd.server.verdicts import Verb, act, admissions, report, verdict
 
 _ALIVE = ("starting", "running", "stopping", "backoff")
 
 
-def _wanted(call: Call) -> dict[str, dict[str, Any]]:
+def _wanted(call: Call) -> dict[str, Given]:
     """The specifications of the call by id, checked once more and complete."""
-    out: dict[str, dict[str, Any]] = {}
-    for i, given in enumerate(call.params["bots"]):
-        wire = {**DEFAULTS, **given}
+    reader = Reader(call, call.params.get("expect", ()))
+    out: dict[str, Given] = {}
+    for i, wire in enumerate(call.params["bots"]):
         if wire["id"] in out:
             raise BotdError("invalid", f"bots[{i}].id: {wire['id']} stands there twice", code=-32602, exit=Exit.INVALID)
-        if wire.get("template") is not None:
-            raise no_template(wire["template"])
-        wire.setdefault("directory", call.services.paths.bot_data(wire["id"]))
-        check_spec(wire, f"bots[{i}]", exit=Exit.INVALID)
-        out[wire["id"]] = wire
+        out[wire["id"]] = reader.read(wire, f"bots[{i}]", exit=Exit.INVALID)
     return out
 
 
-def _plan(call: Call, wires: dict[str, dict[str, Any]]) -> list[Change]:
+def _plan(call: Call, wanted: dict[str, Given]) -> list[Change]:
     fleet, store, source = call.services.fleet, call.services.store, call.params["source"]
     have: dict[str, Have] = {}
-    for bot_id in {*wires, *store.sources(source)}:
+    for bot_id in {*wanted, *store.sources(source)}:
         bot = fleet.get(bot_id)
         if bot is not None:
             have[bot_id] = Have(bot.spec, bot.state.wanted, bot.source, bot.state.phase in _ALIVE)
     want = []
-    for bot_id, wire in wires.items():
-        secrets = wire.get("secrets", {})
-        known = bot_id in have and bool(have[bot_id].spec.secret_names or secrets)
-        want.append(Want(Spec.from_wire(wire), wire["enabled"], known and not store.secrets_equal(bot_id, secrets)))
+    for bot_id, given in wanted.items():
+        known = bot_id in have and bool(have[bot_id].spec.secret_names or given.secrets)
+        changed = known and not store.secrets_equal(bot_id, given.secrets)
+        want.append(Want(given.spec, given.enabled, changed))
     return plan.plan(have, want, source, prune=call.params["prune"])
 
 
@@ -78,16 +74,17 @@ async def apply(call: Call) -> dict[str, Any]:
     """Everything is checked before anything changes; then specifications, in one commit each; then lives."""
     services, params, source = call.services, call.params, call.params["source"]
     began = services.clock.boottime()
-    wires = _wanted(call)
-    changes = _plan(call, wires)
+    await admissions(call, {bot["id"].partition("/")[0] for bot in params["bots"]})
+    wanted = _wanted(call)
+    changes = _plan(call, wanted)
     by_action: dict[str, list[Change]] = {}
     for change in changes:
         by_action.setdefault(change.action, []).append(change)
     for change in changes:
         if change.action in ("change", "restart", "start") and any(f.field == "directory" for f in change.fields):
-            check_directory(call, wires[change.id])
+            check_directory(call, wanted[change.id].spec)
     ports: set[int] = set()
-    new = [new_bot(call, wires[change.id], source, ports) for change in by_action.get("create", [])]
+    new = [new_bot(call, wanted[change.id], source, ports) for change in by_action.get("create", [])]
     out: dict[str, dict[str, Any]] = {}
     if leaving := _making_room(call, new, [change.id for change in by_action.get("delete", [])]):
         out = {
@@ -96,7 +93,7 @@ async def apply(call: Call) -> dict[str, Any]:
     services.engine.create(new)
     services.engine.change(
         [
-            _changed(call, wires[change.id], change, source, ports)
+            _changed(call, wanted[change.id], change, source, ports)
             for change in changes
             if change.fields and change.action not in ("create", "delete")
         ]
@@ -117,6 +114,8 @@ async def apply(call: Call) -> dict[str, Any]:
         if change.action == "create" and item["ok"] and item["result"] != "created":
             item["result"] = f"created, {item['result']}"
         items.append({**item, **_view(change)})
+    if params["wait"]:
+        items = await housed(call, items)
     document = report(call, items, began)
     document["summary"] |= _summary(changes)
     return document
@@ -144,18 +143,20 @@ def _verbs(changes: list[Change]) -> dict[Verb, list[Change]]:
     return {verb: of for verb, of in out.items() if of}
 
 
-def _changed(call: Call, wire: dict[str, Any], change: Change, source: str, ports: set[int]) -> ChangedBot:
+def _changed(call: Call, given: Given, change: Change, source: str, ports: set[int]) -> ChangedBot:
     bot = call.services.fleet.bots[change.id]
-    spec = Spec.from_wire(wire)
+    spec = given.spec
     port = (bot.port or call.services.choose_port(ports)) if spec.wants_port else None
     names = ", ".join(one.field for one in change.fields)
-    return ChangedBot(spec, wire.get("secrets", {}), port, source, f"changed by apply: {names}")
+    return ChangedBot(spec, given.secrets, port, source, f"changed by apply: {names}")
 
 
 def export(call: Call) -> dict[str, Any]:
     items = []
     for bot in call.bots(every_by_default=True):
-        wire = bot.spec.to_wire()
+        spec = bot.spec
+        own = spec.own
+        wire = spec.to_wire() if own is None else {"id": bot.id, "template": spec.template, **own}
         wire["enabled"] = bot.state.wanted
         if bot.spec.secret_names:
             # Names and where apply would read them; the values stay here.

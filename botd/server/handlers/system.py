@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections import Counter
 from typing import Any
 
@@ -108,22 +107,12 @@ def _strays(call: Call) -> list[dict[str, Any]]:
 async def cleanup(call: Call) -> dict[str, Any]:
     """A dry run is exactly the plan; otherwise everything is looked at again in the moment of its removal."""
     services, dry = call.services, call.params["dry_run"]
-    fleet = services.fleet
-    items = await asyncio.to_thread(
-        cleaning.plan,
-        services.paths,
-        frozenset(fleet.bots),
-        frozenset(bot.id for bot in fleet if bot.state.pid is not None),
-        services.clock.steady(),
-        services.settings.cleaning,
-        keep_logs=services.settings.output.keep,
-        max_log_age_s=services.settings.output.max_age_s,
-    )
+    items = await services.sweeper.look()
     strays = _strays(call)
     if dry:
         shown = [cleaning.view(item) | {"action": "would remove" if item.remove else "kept"} for item in items]
     else:
-        shown = await asyncio.to_thread(cleaning.apply, services.paths, items, lambda bot_id: bot_id in fleet.bots)
+        shown = await services.sweeper.apply(items, asked=True)
         freed = sum(item["bytes"] for item in shown if item["action"] == "removed")
         count = sum(item["action"] == "removed" for item in shown)
         ended = {stray.pid for stray in services.executor.end_strays()}
@@ -133,7 +122,7 @@ async def cleanup(call: Call) -> dict[str, Any]:
             services.engine.note(None, "cleanup", f"removed {count} things, {freed} bytes")
     freed = sum(item["bytes"] for item in shown if item["action"] in ("removed", "would remove"))
     shown += strays
-    return listing(shown, freed_bytes=freed, dry_run=dry)
+    return listing(shown, freed_bytes=freed, dry_run=dry, bots=len(services.fleet))
 
 
 HANDLERS: dict[str, Handler] = {

@@ -27,7 +27,15 @@ ELSEWHERE = {
     "nursery": "of the helper alone, which the keeper outlives: tests/keeper/test_keeper_nursery.py",
     "handover": "only in an upgrade: tests/keeper/test_keeper_handover.py",
     "resume": "only in an upgrade: tests/keeper/test_keeper_handover.py",
+    "botd-roll": "only in a roll: tests/e2e/test_rolls.py",
+    "botd-template": "templates: tests/e2e/test_templates_killed.py",
+    "botd-folder": "bots of a template: tests/e2e/test_templates_killed.py",
+    "botd-app": "only of bots with a template: tests/storage/test_storage_layout_crashes.py",
+    "botd-gather": "only of bots with a template: tests/storage/test_storage_layout_crashes.py",
     "botd-upgrade": "only in an upgrade: tests/e2e/test_upgrade.py",
+    "botd-undelete": "nobody in a storm changes his mind: tests/e2e/test_trash.py",
+    "botd-purge": "only what is to be gone for good: tests/e2e/test_trash.py",
+    "store-": "of the child that makes releases, and of removing them: tests/storage/test_releases.py",
 }
 """Points, or beginnings of their names, that a walk does not go to; and who does."""
 REACHED_WITHIN_S = 90.0
@@ -45,6 +53,8 @@ def in_the_source():
             names = re.findall(r'f?"([^"]+)"', call)
             for name in names:
                 found |= {name.replace("{name[-3:]}", "log"), name.replace("{name[-3:]}", "idx")}
+        if "{part}" in source.read_text():
+            found = {name.replace("{part}", part) for name in found for part in ("bot", "logs")}
     return found
 
 
