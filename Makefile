@@ -2,6 +2,7 @@
 # make test    sets everything up and runs every check and test
 # make check   lint, types, import contracts (under 30 s)
 # make bench   the figures, beside the physical floor of the same run
+# make bench-storage  200 bots of one template on disk, beside what copies would cost
 # make faults  kills, stops and crash points, ROUNDS=1000 of them (docs/faults.md)
 # make hostile crowds at the door, 100,000 malformed messages, orphans, in full (about 10 minutes)
 
@@ -13,7 +14,7 @@ BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check format bench faults hostile clean
+.PHONY: help setup demo test check format bench bench-storage faults hostile clean
 
 help:
 	@sed -n 's/^# //p' Makefile
@@ -47,6 +48,9 @@ format: $(STAMP)
 
 bench: $(STAMP)
 	@$(BIN)/python -m benchmarks
+
+bench-storage: $(STAMP)
+	@$(BIN)/python -m benchmarks.storage
 
 # What a finding is told with goes in here as it stands.
 FAULT_WORDS := ROUNDS SEED WHO BOTS FROM TO CONTAINMENT WITHOUT OUT FIGURES

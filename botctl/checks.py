@@ -12,6 +12,7 @@ import time
 from botctl.absence import absent, in_trouble
 from botctl.findings import FAIL, GOOD, WARN, finding
 from botctl.kernel import features
+from botctl.quotas import project_quota
 from botctl.render.mechanisms import each
 from botctl.render.panel import part
 from botctl.render.units import duration, local, plural, size
@@ -123,6 +124,7 @@ def _home(paths: Paths) -> Iterator[Finding]:
     low = space.free < _FREE_BYTES
     text = f"{size(space.free)} free of {size(space.total)}"
     yield finding("disk", WARN if low else GOOD, text, "botctl cleanup, or a larger disk" if low else "")
+    yield from project_quota(place)
     # A file system without a fixed number of inodes reports zero.
     if inodes.f_files and inodes.f_favail < _FREE_INODES:
         yield finding("inodes", WARN, f"{inodes.f_favail:,} left", "remove small files, or a larger disk")

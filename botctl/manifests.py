@@ -7,7 +7,7 @@ import tomllib
 
 from botctl.secrets import read_secret
 from botd.contract.errors import BotdError, invalid
-from botd.contract.manifest import expand
+from botd.contract.manifest import expand, templates
 from botd.contract.vocabulary import Exit
 
 TYPE_CHECKING = False
@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 _MANIFEST_MAX = 16 << 20
 
 
-def read(path: str) -> tuple[str, list[dict[str, Any]]]:
-    """The manifest's absolute path, which names it to the daemon, and its bots ready to be sent.
+def read(path: str) -> tuple[str, list[dict[str, Any]], list[dict[str, str]]]:
+    """The manifest's absolute path, which names it to the daemon, its bots ready to be sent, and its templates.
 
     Raises BotdError(invalid, exit 9) with the file, and the line or the key that is wrong.
     """
@@ -26,6 +26,7 @@ def read(path: str) -> tuple[str, list[dict[str, Any]]]:
     document = _parse(source, _content(source))
     try:
         bots = expand(document, os.path.dirname(source))
+        shared = templates(document, os.path.dirname(source))
     except BotdError as error:
         raise _located(source, error) from None
     for i, bot in enumerate(bots):
@@ -34,7 +35,7 @@ def read(path: str) -> tuple[str, list[dict[str, Any]]]:
             name: read_secret(value["file"], f"{source}: bot[{i}].secrets.{name}", exit=Exit.INVALID)
             for name, value in secrets.items()
         }
-    return source, bots
+    return source, bots, shared
 
 
 def _content(source: str) -> str:

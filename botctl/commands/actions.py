@@ -60,16 +60,30 @@ def _verb(verb: str) -> Any:
         timeout: float,
         dry_run: bool,
     ) -> int:
-        select = choose(selectors, every=all)
-        params = {"select": select, "wait": wait, "timeout_s": timeout, "dry_run": dry_run}
-        if verb == "delete" and not dry_run:
-            _confirm_delete(invocation, select, selectors)
+        params = {"select": choose(selectors, every=all), "wait": wait, "timeout_s": timeout, "dry_run": dry_run}
         return act(invocation, f"bots.{verb}", params, _DOING[verb])
 
     return run
 
 
-def _confirm_delete(invocation: Invocation, select: Selection, selectors: list[str]) -> None:
+def delete(
+    invocation: Invocation,
+    *,
+    selectors: list[str],
+    all: bool,
+    purge: bool,
+    wait: bool,
+    timeout: float,
+    dry_run: bool,
+) -> int:
+    select = choose(selectors, every=all)
+    params = {"select": select, "wait": wait, "timeout_s": timeout, "dry_run": dry_run, "purge": purge}
+    if not dry_run:
+        _confirm_delete(invocation, select, selectors, purge=purge)
+    return act(invocation, "bots.delete", params, _DOING["delete"])
+
+
+def _confirm_delete(invocation: Invocation, select: Selection, selectors: list[str], *, purge: bool = False) -> None:
     if invocation.yes:
         return
     found = invocation.call("bots.list", {"select": select, "fields": ["id"], "limit": _NAMED + 1})
@@ -80,7 +94,9 @@ def _confirm_delete(invocation: Invocation, select: Selection, selectors: list[s
     count = total if isinstance(total, int) else len(ids)
     named = ", ".join(ids[:_NAMED]) + (", ..." if count > _NAMED else "")
     noun = "bot" if count == 1 else "bots"
-    invocation.confirm(f"Delete {count:,} {noun} with data and logs ({named})?", stdin_used=reads_stdin(selectors))
+    lasting = " for good" if purge else ""
+    question = f"Delete {count:,} {noun} with data and logs{lasting} ({named})?"
+    invocation.confirm(question, stdin_used=reads_stdin(selectors))
 
 
 def recover(invocation: Invocation, *, selectors: list[str], wait: bool, timeout: float, dry_run: bool) -> int:
@@ -145,11 +161,22 @@ COMMANDS = (
         ("botctl restart 'label:tier=free'", "by a label"),
         ("botctl bulk restart --all --batch 10%", "a tenth at a time"),
     ),
-    _command(
+    Command(
         "delete",
-        "Stop bots and remove them, with their data and logs. Asks first.",
-        ("botctl delete alice/shop", "asks"),
-        ("botctl delete 'alice/test-*' --yes", "does not ask"),
+        delete,
+        "Stop bots and put them in the trash, from where undelete brings them back for some days. Asks first.",
+        SELECTORS,
+        ALL,
+        Option("--purge", kind="flag", help="Remove data and logs at once, too: no undelete."),
+        WAIT,
+        TIMEOUT,
+        DRY_RUN,
+        examples=(
+            ("botctl delete alice/shop", "asks"),
+            ("botctl delete 'alice/test-*' --yes", "does not ask"),
+            ("botctl delete alice/shop --purge", "with its data, for good"),
+        ),
+        changes=True,
     ),
     Command(
         "recover",

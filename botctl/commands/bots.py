@@ -24,7 +24,18 @@ if TYPE_CHECKING:
     from botctl.render.table import Cell
     from botd.contract.selector import Selection
 
-_WIDE_FIELDS = (*LIST_FIELDS, "port", "restart", "attempts", "last_exit", "next_retry_at", "labels", "command")
+_WIDE_FIELDS = (
+    *LIST_FIELDS,
+    "template",
+    "release",
+    "port",
+    "restart",
+    "attempts",
+    "last_exit",
+    "next_retry_at",
+    "labels",
+    "command",
+)
 _PAGE = 2000
 
 _COLUMNS = (
@@ -39,6 +50,8 @@ _COLUMNS = (
 )
 _WIDE_COLUMNS = (
     *_COLUMNS,
+    Column("TEMPLATE"),
+    Column("RELEASE"),
     Column("PORT", right=True),
     Column("POLICY"),
     Column("LAST EXIT", flexible=True),
@@ -114,6 +127,8 @@ def _more(bot: dict[str, Any], now: float) -> list[Cell]:
     last, labels, command = bot.get("last_exit"), bot.get("labels"), bot.get("command")
     port = bot.get("port")
     return [
+        str(bot.get("template") or "-"),
+        str(bot.get("release") or "-")[:12],
         "-" if port is None else str(port),
         str(bot.get("restart") or "-"),
         str(last.get("reason") or "-") if isinstance(last, dict) else "-",

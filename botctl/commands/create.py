@@ -25,7 +25,7 @@ def create(
     id: str,
     command: list[str],
     template: str | None,
-    directory: str,
+    directory: str | None,
     env: list[str],
     secret: list[str],
     label: list[str],
@@ -42,8 +42,7 @@ def create(
     timeout: float,
 ) -> int:
     spec: dict[str, Any] = {
-        "id": _full_id(id),
-        "directory": os.path.abspath(os.path.expanduser(directory)),
+        "id": full_id(id),
         "env": _table("--env", env),
         "labels": _table("--label", label),
         "secrets": {
@@ -52,6 +51,8 @@ def create(
         },
         "enabled": start,
     }
+    if directory is not None or template is None:
+        spec["directory"] = os.path.abspath(os.path.expanduser(directory or "."))
     given = {
         "command": _checked_command(command) if command or template is None else None,
         "template": template,
@@ -80,7 +81,8 @@ def own_name() -> str:
     return name if is_user(name) else f"uid{os.geteuid()}"
 
 
-def _full_id(id: str) -> str:
+def full_id(id: str) -> str:
+    """`user/name` of what was typed. Raises BotdError(invalid)."""
     full = id if "/" in id else f"{own_name()}/{id}"
     if not is_bot_id(full):
         user, _, name = full.partition("/")
@@ -128,8 +130,8 @@ COMMANDS = (
         Argument(
             "command", metavar="COMMAND...", many=True, required=False, help="The program and its arguments, after --."
         ),
-        Option("-t", "--template", metavar="NAME", help="The template that brings its code (none in this version)."),
-        Option("-C", "--directory", default=".", metavar="DIR", help="The folder it runs in."),
+        Option("-t", "--template", metavar="NAME", help="The template that brings its code and its defaults."),
+        Option("-C", "--directory", metavar="DIR", help="The folder it runs in; not with a template. [default: .]"),
         Option("-e", "--env", many=True, metavar="K=V", help="A variable of its environment."),
         Option(
             "--secret",
@@ -166,6 +168,7 @@ COMMANDS = (
         TIMEOUT,
         examples=(
             ("botctl create shop --start -- python3 bot.py", "your own, in this folder"),
+            ("botctl create alice/shop -t messenger --start", "of a template, see: botctl template"),
             ("botctl create alice/shop -e PREFIX=! --secret TOKEN=token.txt -- node bot.js", "with a secret"),
         ),
         changes=True,

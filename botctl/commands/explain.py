@@ -36,6 +36,10 @@ def _show(out: Terminal, story: dict[str, Any]) -> None:
     # The verdict is a sentence that begins with the bot's id.
     verdict = clean(str(story.get("verdict") or f"{story.get('id')} is {phase}"))
     out.line(f"{out.paint(symbol(out, phase), style)} {out.paint(verdict, BOLD)}")
+    bot = story.get("bot")
+    if isinstance(bot, dict) and bot.get("template"):
+        text = f"template {bot['template']}, release {str(bot.get('release') or '-')[:12]}"
+        out.line(out.paint(clean(text), DIM))
     events = [event for event in story.get("events") or () if isinstance(event, dict)]
     if events:
         out.line()

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from botctl.commands.actions import DRY_RUN, GRACE_S, TIMEOUT, WAIT
+from botctl.commands.template import make, tell
 from botctl.options import Command, Option
-from botctl.render.changes import differing, show_changes, summary_in_words
+from botctl.render.changes import differing, show_changes, show_template_change, summary_in_words
 from botctl.render.documents import items_of, printed
 from botctl.render.panel import part
 from botctl.render.progress import Watch
@@ -27,24 +28,21 @@ _HEADER = """\
 
 
 def diff(invocation: Invocation, *, file: str | None, prune: bool) -> int:
-    result = _difference(invocation, _manifest(file), prune=prune)
-    items = items_of(result)
-    if not printed(invocation, result) and not invocation.quiet:
-        show_changes(invocation.out, items)
-        invocation.note(summary_in_words(part(result, "summary")))
+    manifest, shared = _manifest(file)
+    result = _difference(invocation, manifest, shared, prune=prune)
+    items = [*items_of(result), *_parts(result, "templates")]
+    _show_difference(invocation, result)
     return Exit.NOT_RUNNING if differing(items) else Exit.OK
 
 
 def apply(invocation: Invocation, *, file: str | None, prune: bool, dry_run: bool, wait: bool, timeout: float) -> int:
-    manifest = _manifest(file)
+    manifest, shared = _manifest(file)
     if dry_run:
-        result = _difference(invocation, manifest, prune=prune)
-        if not printed(invocation, result) and not invocation.quiet:
-            show_changes(invocation.out, items_of(result))
-            invocation.note(summary_in_words(part(result, "summary")))
+        _show_difference(invocation, _difference(invocation, manifest, shared, prune=prune))
         return Exit.OK
     if prune and not invocation.yes:
-        _confirm_prune(invocation, manifest)
+        _confirm_prune(invocation, manifest, shared)
+    made = [_bring(invocation, one) for one in shared]
     with Watch(invocation, "applying") as watch:
         params = {**manifest, "prune": prune, "wait": wait, "timeout_s": timeout, "progress": watch.wanted}
         result = invocation.call(
@@ -54,6 +52,8 @@ def apply(invocation: Invocation, *, file: str | None, prune: bool, dry_run: boo
             on_notification=watch.on_notification,
             on_silence=watch.on_silence if watch.wanted else None,
         )
+    if made:
+        result = {**result, "templates": made}
     if invocation.for_people:
         kept = [item for item in items_of(result) if item.get("action") == "keep" and item.get("ok", True)]
         if len(kept) == len(items_of(result)):
@@ -63,21 +63,56 @@ def apply(invocation: Invocation, *, file: str | None, prune: bool, dry_run: boo
     return settle(invocation, result)
 
 
-def _manifest(file: str | None) -> dict[str, Any]:
+def _manifest(file: str | None) -> tuple[dict[str, Any], list[dict[str, str]]]:
+    """What is sent of it, and its templates."""
     if file is None:
         raise invalid("", "which manifest?", hint="name it with -f, as in: -f fleet.toml")
     from botctl.manifests import read  # the schema of a manifest needs `re`, tomllib and more
 
-    source, bots = read(file)
-    return {"source": source, "bots": bots}
+    source, bots, shared = read(file)
+    return {"source": source, "bots": bots}, shared
 
 
-def _difference(invocation: Invocation, manifest: dict[str, Any], *, prune: bool) -> dict[str, Any]:
-    return invocation.call("fleet.diff", {**manifest, "prune": prune})
+def _bring(invocation: Invocation, template: dict[str, str]) -> dict[str, Any]:
+    """Its content is in force when this returns, whether it was or not."""
+    result = make(invocation, "templates.update", create=True, **_args(template))
+    if result.get("changed") and invocation.for_people and not invocation.quiet:
+        tell(invocation, result)
+    return result
 
 
-def _confirm_prune(invocation: Invocation, manifest: dict[str, Any]) -> None:
-    found = items_of(_difference(invocation, manifest, prune=True))
+def _args(template: dict[str, str]) -> dict[str, Any]:
+    return {"name": template["name"], "path": template["path"], "manifest": template.get("manifest")}
+
+
+def _difference(
+    invocation: Invocation, manifest: dict[str, Any], shared: list[dict[str, str]], *, prune: bool
+) -> dict[str, Any]:
+    """What apply would change; with the templates under a key of their own, where there are any."""
+    looked = [make(invocation, "templates.update", create=True, dry_run=True, **_args(one)) for one in shared]
+    given = {**manifest, "prune": prune}
+    if shared:
+        given["expect"] = [one["name"] for one in shared]
+    result = invocation.call("fleet.diff", given)
+    return {**result, "templates": looked} if shared else result
+
+
+def _parts(result: dict[str, Any], key: str) -> list[dict[str, Any]]:
+    return items_of({"items": result.get(key)})
+
+
+def _show_difference(invocation: Invocation, result: dict[str, Any]) -> None:
+    if printed(invocation, result) or invocation.quiet:
+        return
+    for one in _parts(result, "templates"):
+        show_template_change(invocation.out, one)
+    show_changes(invocation.out, items_of(result))
+    invocation.note(summary_in_words(part(result, "summary")))
+
+
+def _confirm_prune(invocation: Invocation, manifest: dict[str, Any], shared: list[dict[str, str]]) -> None:
+    given = {**manifest, "prune": True, "expect": [one["name"] for one in shared]}
+    found = items_of(invocation.call("fleet.diff", given))
     gone = [str(item.get("id")) for item in found if item.get("action") == "delete"]
     if gone:
         named = ", ".join(gone[:3]) + (", ..." if len(gone) > 3 else "")

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from typing import Any
 
 _MARKS = {
+    "update": ("~", YELLOW, "update"),
     "create": ("+", GREEN, "create"),
     "change": ("~", YELLOW, "change"),
     "restart": ("~", YELLOW, "change"),
@@ -36,6 +37,21 @@ def show_changes(out: Terminal, items: Sequence[Mapping[str, Any]]) -> None:
         for field in item.get("fields") or ():
             if isinstance(field, dict):
                 _field(out, field, created=word == "create")
+
+
+def show_template_change(out: Terminal, template: Mapping[str, Any]) -> None:
+    """What would become of a template; nothing when its release stays in force."""
+    action = str(template.get("action"))
+    if action not in ("create", "update"):
+        return
+    mark, style, _ = _MARKS[action]
+    name, release = clean(str(template.get("name"))), str(template.get("release"))[:12]
+    former = template.get("former")
+    arrow = f"{str(former)[:12]} {out.pick('→', '->')} " if former else ""
+    out.line(f"{out.paint(f'{mark} {action} template {name}', style, BOLD)}: release {arrow}{release}")
+    behind = template.get("bots_behind")
+    if behind and action == "update":
+        out.line(out.paint(f"    {behind} bots stay with the release that they have", DIM))
 
 
 def _field(out: Terminal, field: dict[str, Any], *, created: bool) -> None:

@@ -68,6 +68,7 @@ def _facts(out: Terminal, bot: dict[str, Any], now: float) -> list[tuple[str, Ce
         ("Processes", _processes(bot)),
         ("Restarts", _restarts(bot)),
         ("Last exit", _last_exit(bot, now)),
+        ("Template", _template(bot)),
         ("Port", _text(bot.get("port"))),
         ("Command", _command(out, bot)),
         ("Folder", clean(_text(bot.get("directory")))),
@@ -99,6 +100,12 @@ def _since(bot: dict[str, Any], now: float) -> str:
     return (
         f"{local(bot['started_at'])}; {duration(up)} ago" if amount(up) is not None else _moment(bot["started_at"], now)
     )
+
+
+def _template(bot: dict[str, Any]) -> str:
+    if not bot.get("template"):
+        return ""
+    return clean(f"{bot['template']} (release {str(bot.get('release') or '-')[:12]})")
 
 
 def _pid(bot: dict[str, Any]) -> str:

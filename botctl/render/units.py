@@ -102,8 +102,9 @@ def plural(count: int, noun: str) -> str:
     return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"
 
 
-def bar(share: float, cells: int, *, unicode: bool) -> str:
-    """A bar of `cells` columns, filled to `share` (0 to 1, more is full)."""
+def bar(share: float, cells: int, *, unicode: bool, mark: float | None = None) -> str:
+    """A bar of `cells` columns, filled to `share` (0 to 1, more is full); where it is empty it shows a `mark`."""
     filled = round(min(max(share, 0.0), 1.0) * cells)
-    full, empty = ("█", "░") if unicode else ("#", ".")
-    return full * filled + empty * (cells - filled)
+    full, empty, line = ("█", "░", "┊") if unicode else ("#", ".", "|")
+    at = -1 if mark is None else round(mark * cells)
+    return full * filled + "".join(line if cell == at else empty for cell in range(filled, cells))

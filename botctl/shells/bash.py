@@ -19,6 +19,10 @@ _botctl_ids() {{
     {ids}
 }}
 
+_botctl_templates() {{
+    {templates}
+}}
+
 _botctl() {{
     local current=${{COMP_WORDS[COMP_CWORD]}} previous=${{COMP_WORDS[COMP_CWORD-1]}} verb= noun= skip= word
     for word in "${{COMP_WORDS[@]:1:COMP_CWORD-1}}"; do
@@ -34,6 +38,7 @@ _botctl() {{
     [[ -n $noun && -n $verb ]] && verb="$noun $verb"
     COMPREPLY=()
     case "$previous" in
+        {template_flag}) COMPREPLY=($(compgen -W "$(_botctl_templates)" -- "$current")); return ;;
 {values}
     esac
     if [[ -z $verb ]]; then
@@ -53,8 +58,10 @@ _botctl() {{
 {words}
         {with_ids})
             COMPREPLY=($(compgen -W "$(_botctl_ids)" -- "$current")) ;;
+        {with_templates})
+            COMPREPLY=($(compgen -W "$(_botctl_templates)" -- "$current")) ;;&
         {with_files})
-            COMPREPLY=($(compgen -f -- "$current")) ;;
+            COMPREPLY+=($(compgen -f -- "$current")) ;;
     esac
 }}
 
@@ -66,6 +73,8 @@ def script() -> str:
     commands = grammar.commands()
     return _SCRIPT.format(
         ids=grammar.IDS,
+        templates=grammar.TEMPLATES,
+        template_flag=grammar.TEMPLATE_FLAG,
         nouns="|".join(NOUNS),
         values="\n".join(
             f"        {f}) {_values(option)}; return ;;" for f, option in grammar.valued_options().items()
@@ -83,6 +92,7 @@ def script() -> str:
             if (argument := grammar.chosen(command)) is not None
         ),
         with_ids="|".join(f'"{verb}"' for verb, command in commands.items() if grammar.takes_ids(command)),
+        with_templates="|".join(f'"{verb}"' for verb, command in commands.items() if grammar.takes_templates(command)),
         with_files="|".join(f'"{verb}"' for verb, command in commands.items() if grammar.takes_files(command)),
     )
 

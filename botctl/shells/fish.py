@@ -17,6 +17,10 @@ function __botctl_ids
     {ids}
 end
 
+function __botctl_templates
+    {templates}
+end
+
 function __botctl_verb
     set -l words (commandline -opc)[2..-1]
     set -l plain
@@ -43,7 +47,7 @@ complete -c botctl -f
 
 
 def script() -> str:
-    lines = [_HEAD.format(ids=grammar.IDS, nouns=" ".join(NOUNS))]
+    lines = [_HEAD.format(ids=grammar.IDS, templates=grammar.TEMPLATES, nouns=" ".join(NOUNS))]
     commands = grammar.commands()
     seen: set[str] = set()
     for verb, command in commands.items():
@@ -58,6 +62,8 @@ def script() -> str:
         lines += [_option(inside, option) for option in command.all_options]
         if grammar.takes_ids(command):
             lines.append(f"complete -c botctl -n {_quoted(inside)} -a '(__botctl_ids)'")
+        if grammar.takes_templates(command):
+            lines.append(f"complete -c botctl -n {_quoted(inside)} -a '(__botctl_templates)'")
         if grammar.takes_files(command):
             lines.append(f"complete -c botctl -n {_quoted(inside)} -F")
         argument = grammar.chosen(command)
@@ -73,7 +79,9 @@ def _word(condition: str, word: str, help: str) -> str:
 def _option(condition: str, option: Option) -> str:
     flags = " ".join(f"-l {f[2:]}" if f.startswith("--") else f"-s {f[1:]}" for f in grammar.flags(option))
     value = "" if option.kind == "flag" else " -r"
-    if option.choices:
+    if grammar.TEMPLATE_FLAG in option.flags:
+        value = " -x -a '(__botctl_templates)'"
+    elif option.choices:
         value = f" -x -a {_quoted(' '.join(option.choices))}"
     elif option.metavar in ("FILE", "DIR"):
         value = " -r -F"

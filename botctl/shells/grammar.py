@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from botctl.options import Argument, Command, Option
 
 IDS = "botctl --no-autostart list -o name 2>/dev/null"
+TEMPLATES = "botctl --no-autostart template list -o name 2>/dev/null"
 
 
 def commands() -> dict[str, Command]:
@@ -45,8 +46,18 @@ def takes_ids(command: Command) -> bool:
     return "selectors" in named or ("id" in named and command.name != "create")
 
 
+def takes_templates(command: Command) -> bool:
+    """A template that is added has no name yet that could be completed."""
+    of_one = any(argument.name == "name" for argument in command.arguments)
+    return of_one and command.name.startswith("template ") and command.name != "template add"
+
+
 def takes_files(command: Command) -> bool:
-    return any(argument.name == "file" for argument in command.arguments)
+    return any(argument.name in ("file", "path") for argument in command.arguments)
+
+
+TEMPLATE_FLAG = "--template"
+"""The option whose value is the name of a template."""
 
 
 def chosen(command: Command) -> Argument | None:

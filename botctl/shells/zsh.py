@@ -31,6 +31,7 @@ _botctl() {{
         (*) verb=$plain[1] ;;
     esac
     case $previous in
+        ({template_flag}) found=(${{(f)"$({templates})"}}); compadd -a found; return ;;
 {values}
     esac
     if [[ -z $verb ]]; then
@@ -55,6 +56,8 @@ _botctl() {{
     case $verb in
         ({with_ids})
             found=(${{(f)"$({ids})"}}); compadd -a found ;;
+        ({with_templates})
+            found=(${{(f)"$({templates})"}}); compadd -a found ;|
         ({with_files}) _files ;;
     esac
 }}
@@ -72,6 +75,8 @@ def script() -> str:
     commands = grammar.commands()
     return _SCRIPT.format(
         ids=grammar.IDS,
+        templates=grammar.TEMPLATES,
+        template_flag=grammar.TEMPLATE_FLAG,
         nouns="|".join(NOUNS),
         values="\n".join(
             f"        ({flag}) {_values(option)}; return ;;" for flag, option in grammar.valued_options().items()
@@ -91,6 +96,7 @@ def script() -> str:
             if (argument := grammar.chosen(command)) is not None
         ),
         with_ids="|".join(f'"{verb}"' for verb, command in commands.items() if grammar.takes_ids(command)),
+        with_templates="|".join(f'"{verb}"' for verb, command in commands.items() if grammar.takes_templates(command)),
         with_files="|".join(f'"{verb}"' for verb, command in commands.items() if grammar.takes_files(command)),
     )
 

@@ -142,6 +142,7 @@ def bot(id: str = "alice/shop", **more: Any) -> dict[str, Any]:
         "env": {"TOKEN": "***"},
         "created_at": "2026-01-01T00:00:00Z",
         "log_bytes": 4096,
+        "storage_bytes": 12288,
     }
     return view | more
 

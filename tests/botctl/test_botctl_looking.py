@@ -1,10 +1,12 @@
 """list, status, is-active, health, explain, resources, system: what they print and how they end."""
 
 import json
+import os
 
 import pytest
 from botctl_fake import bot, on_terminal, page
 
+from botctl.quotas import project_quota
 from botd.contract.errors import BotdError
 from botd.contract.views import LIST_FIELDS
 
@@ -153,6 +155,7 @@ def test_explain_tells_the_story(run, fake):
         (("resources",), "users.resources"),
         (("system", "status"), "system.status"),
         (("system", "performance"), "system.performance"),
+        (("system", "storage", "--verify"), "system.storage"),
         (("health",), "bots.health"),
         (("config", "show"), "config.show"),
         (("daemon", "status"), "daemon.status"),
@@ -187,6 +190,65 @@ def test_resources_draws_bars(run, fake):
     assert row.startswith("alice  25/50  █████░░░░░")
     assert "1G" in row
     assert run("resources", "-o", "name").out == "alice\n"
+
+
+def test_resources_marks_the_soft_limit_and_shows_the_bots_of_one_user(run, fake):
+    used = {"storage_bytes": 300 << 20, "storage_limit_bytes": 1000 << 20, "storage_soft_limit_bytes": 800 << 20}
+    bots = [
+        {"id": "alice/a", "storage_bytes": 1 << 20, "private_bytes": 1 << 20, "log_bytes": 0, "complete": True},
+        {"id": "alice/b", "storage_bytes": 299 << 20, "shared_bytes": 5 << 20, "files": 1200, "complete": False},
+    ]
+    item = {"user": "alice", "storage_level": "within", **used, "bots_storage": bots}
+    fake.script["users.resources"] = {"items": [item]}
+    out = run("resources", "--user", "alice").out
+    assert "300M/1000M  ███░░░░░┊░" in out
+    header, big, small = out.splitlines()[-3:]
+    assert header.split() == ["BOT", "STORAGE", "PRIVATE", "LOGS", "SHARED", "FILES"]
+    assert big.split() == ["alice/b", "at", "least", "299M", "-", "-", "5M", "1,200"]
+    assert small.split()[:3] == ["alice/a", "1M", "1M"]
+    item["storage_bytes"] = 2000 << 20
+    assert "██████████" in run("resources").out
+
+
+def test_the_storage_report(run, fake):
+    fake.script["system.storage"] = {
+        "home": "/srv/botd",
+        "used": {"private_bytes": 60 << 20, "log_bytes": 20 << 20, "release_bytes": 20 << 20, "trash_bytes": 0},
+        "used_bytes": 100 << 20,
+        "disk": {"total_bytes": 100 << 30, "free_bytes": 25 << 30},
+        "sharing": {"bots": 200, "copies_bytes": 7000 << 20, "used_bytes": 70 << 20, "saved_percent": 99.0},
+        "quota": {"soft_bytes": 819 << 20, "hard_bytes": 1 << 30, "near": 0, "over": 1},
+        "users": [{"user": "alice", "bots": 3, "bytes": 2 << 30, "limit_bytes": 1 << 30, "level": "over"}],
+        "bots": [{"id": "alice/shop", "bytes": 2 << 30}],
+        "cleanup": {"bytes": 5 << 20, "items": 2, "by_kind": {"trash": 5 << 20}},
+        "measured": {"bots": 3, "missing": 1, "in_part": ["alice/x"], "oldest_at": None},
+        "verified": {"bots": 3, "different": 1, "bytes": 9, "items": [{"id": "alice/shop", "kept_bytes": 1024}]},
+    }
+    ran = run("system", "storage")
+    out = ran.out
+    assert "Private data: ████████████░░░░░░░░ 60M" in out
+    assert "Disk: ███████████████░░░░░ 75% 25G free of 100G" in out
+    assert "Saved: 99%" in out and "As copies: 6.8G" in out
+    assert "Biggest users (1G each, 1 over)" in out
+    assert "alice/shop: 2G" in out
+    assert "Would free: 5M (2 items)" in out and "botctl cleanup --dry-run" in out
+    assert "1 bot not measured yet" in out and "closed to botd: alice/x" in out
+    assert fake.called("system.storage")[-1] == {"verify": False}
+    assert "3 bots measured again, 1 changed since the last look" in run("system", "storage", "--verify").out
+    assert run("system", "storage", "-o", "name").out == "/srv/botd\n"
+
+
+def test_doctor_names_project_quotas(tmp_path):
+    place = os.stat(tmp_path).st_dev
+    device = f"{os.major(place)}:{os.minor(place)}"
+    mounts = tmp_path / "mounts"
+    mounts.write_text(f"garbage\n29 1 9:99 / /x rw - xfs /dev/x rw,prjquota\n30 1 {device} / /y rw - xfs /dev/y rw\n")
+    assert list(project_quota(str(tmp_path), str(mounts))) == []
+    mounts.write_text(f"30 1 {device} / /y rw,relatime shared:1 - xfs /dev/y rw,attr2,prjquota\n")
+    [found] = project_quota(str(tmp_path), str(mounts))
+    assert found["level"] == "good"
+    assert found["text"].startswith("xfs keeps project quotas (prjquota); this folder is in ")
+    assert list(project_quota(str(tmp_path), str(tmp_path / "nowhere"))) == []
 
 
 def test_system_status_of_a_whole_machine(run, fake):

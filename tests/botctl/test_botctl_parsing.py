@@ -189,13 +189,22 @@ def test_the_help_names_every_verb_and_no_hidden_one(run):
     for verb in _VERBS:
         shown = verb.partition(" ")[0]
         assert (f" {shown} " in out) == (verb not in ("ps", "ls")), verb
-    for absent in ("top", "template", "user", "session", "audit", "alert", "graph"):
+    for absent in ("top", "user", "session", "audit", "alert", "graph"):
         assert f"│ {absent} " not in out
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
 def test_completion_knows_verbs_options_and_ids(run, shell):
     script = run("completion", shell).out
-    for word in ("is-active", "performance", "max-failures", "list -o name", "--no-autostart", "jsonl"):
+    for word in (
+        "template list -o name",
+        "rollback",
+        "is-active",
+        "performance",
+        "max-failures",
+        "list -o name",
+        "--no-autostart",
+        "jsonl",
+    ):
         assert word in script
     assert "{" + "verbs" not in script
