@@ -11,7 +11,8 @@ import pytest
 from layout_house import BOT, House, picture, read, write
 
 from botd.contract.errors import BotdError
-from botd.storage import exchange, layout, layout_record, releases
+from botd.storage import layout, releases
+from botd.storage.layout import exchange, records
 
 FIRST = {
     "index.js": "first",
@@ -401,7 +402,7 @@ def test_what_could_not_be_finished_takes_no_room_and_changes_nothing(house, fir
         raise OSError(errno.ENOSPC, "No space left on device")
 
     with monkeypatch.context() as patched:
-        patched.setattr(layout_record, "write", full)
+        patched.setattr(records, "write", full)
         with pytest.raises(BotdError) as refused:
             house.bring(second)
     assert refused.value.kind == "unavailable"
@@ -420,7 +421,7 @@ def test_gathering_where_there_is_nothing_is_no_error(house):
 
 
 def another_boot(monkeypatch):
-    monkeypatch.setattr(layout_record, "boot", lambda: "another")
+    monkeypatch.setattr(records, "boot", lambda: "another")
 
 
 def torn(path, text):

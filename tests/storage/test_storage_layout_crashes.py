@@ -8,7 +8,8 @@ import pytest
 from layout_house import BOT, House, picture, read, write
 
 from botd import crash
-from botd.storage import exchange, layout
+from botd.storage import layout
+from botd.storage.layout import exchange
 
 FIRST = {
     "index.js": "first",

@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 
 from botd.crash import crash_point
-from botd.storage import layout_copy, tree
-from botd.storage.layout_plan import Folder, Plan
+from botd.storage import tree
+from botd.storage.layout import copies
+from botd.storage.layout.plans import Folder, Plan
 
 PRIVATE = 0o700
 SEEDING = ".botd-seed"
@@ -33,8 +34,8 @@ def _fill(fd: int, folder: Folder, source: str) -> None:
     for part in folder.parts:
         source += f"/{part}"
     for name, executable in folder.files.items():
-        mode = layout_copy.PRIVATE_PROGRAM if executable else layout_copy.PRIVATE_FILE
-        layout_copy.copy(f"{source}/{name}", fd, name, mode)
+        mode = copies.PRIVATE_PROGRAM if executable else copies.PRIVATE_FILE
+        copies.copy(f"{source}/{name}", fd, name, mode)
         crash_point("botd-app-copied")
     for name, target in folder.links.items():
         os.symlink(target, name, dir_fd=fd)
@@ -104,8 +105,8 @@ def _copy_all(source: str, parent: int, name: str) -> None:
             os.close(fd)
     else:
         executable = os.stat(source).st_mode & 0o100
-        mode = layout_copy.PRIVATE_PROGRAM if executable else layout_copy.PRIVATE_FILE
-        layout_copy.copy(source, parent, name, mode)
+        mode = copies.PRIVATE_PROGRAM if executable else copies.PRIVATE_FILE
+        copies.copy(source, parent, name, mode)
 
 
 def exists(parent: int, name: str) -> bool:

@@ -13,12 +13,13 @@ import stat
 from dataclasses import dataclass, field
 
 from botd.contract.errors import BotdError
-from botd.storage import layout_copy, tree
-from botd.storage.layout_build import HALF, PRIVATE, REPLACED, below, exists
-from botd.storage.layout_copy import is_same, is_torn
-from botd.storage.layout_plan import Plan, leads_into_release
-from botd.storage.layout_record import RECORD
-from botd.storage.layout_walk import open_folder, walk
+from botd.storage import tree
+from botd.storage.layout import copies
+from botd.storage.layout.building import HALF, PRIVATE, REPLACED, below, exists
+from botd.storage.layout.copies import is_same, is_torn
+from botd.storage.layout.plans import Plan, leads_into_release
+from botd.storage.layout.records import RECORD
+from botd.storage.layout.walking import open_folder, walk
 
 CACHE = "__pycache__"
 """Made again where it is missing; carried over, it could be taken for that of a changed program."""
@@ -257,11 +258,11 @@ def second_name(name: str, old: int, new: int, new_name: str) -> bool:
     if stat.S_ISLNK(st.st_mode):
         os.symlink(os.readlink(name, dir_fd=old), new_name, dir_fd=new)
         return True
-    fd = layout_copy.open_file(name, old)
+    fd = copies.open_file(name, old)
     if fd is None:
         return False
     try:
-        layout_copy.copy(fd, new, new_name, st.st_mode & 0o700)
+        copies.copy(fd, new, new_name, st.st_mode & 0o700)
     finally:
         os.close(fd)
     return True

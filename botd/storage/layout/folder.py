@@ -27,8 +27,9 @@ from threading import Lock
 
 from botd.contract.errors import BotdError
 from botd.contract.paths import Paths
-from botd.storage import folders, layout_mend, layout_record, tree
-from botd.storage.layout_bring import APP, Bringing, plan_of
+from botd.storage import folders, tree
+from botd.storage.layout import mending, records
+from botd.storage.layout.bringing import APP, Bringing, plan_of
 from botd.storage.measure import survey
 from botd.storage.releases import Release
 
@@ -51,7 +52,7 @@ def current(paths: Paths, bot_id: str) -> tuple[str, str] | None:
     """
     try:
         with _folder_of(paths, bot_id) as bot:
-            record = layout_record.read(bot, APP)
+            record = records.read(bot, APP)
     except FileNotFoundError:
         return None
     except OSError as error:
@@ -80,9 +81,9 @@ def gather(paths: Paths, bot_id: str) -> list[str]:
     with _one_at_a_time:
         try:
             with _folder_of(paths, bot_id) as bot:
-                record = layout_record.read(bot, APP)
+                record = records.read(bot, APP)
                 plan = plan_of(paths, record)
-                return [] if plan is None else layout_mend.gather(bot, plan)
+                return [] if plan is None else mending.gather(bot, plan)
         except FileNotFoundError:
             return []
         except OSError as error:

@@ -10,8 +10,9 @@ from functools import cache
 from typing import get_args
 
 from botd.contract.errors import BotdError
-from botd.storage import layout_copy, tree
-from botd.storage.layout_plan import Links
+from botd.storage import tree
+from botd.storage.layout import copies
+from botd.storage.layout.plans import Links
 
 RECORD = ".botd-release"
 _MAX_BYTES = 4096
@@ -40,7 +41,7 @@ def read(bot: int, name: str) -> Record | None:
     except (FileNotFoundError, BotdError):
         return None
     try:
-        fd = layout_copy.open_file(RECORD, app)
+        fd = copies.open_file(RECORD, app)
     finally:
         os.close(app)
     if fd is None:

@@ -9,11 +9,12 @@ from dataclasses import replace
 
 from botd.contract.errors import BotdError
 from botd.crash import crash_point
-from botd.storage import layout_build, layout_copy, layout_record, tree
-from botd.storage.layout_build import HALF, below
-from botd.storage.layout_carry import keep_aside, second_name
-from botd.storage.layout_plan import Plan, Private
-from botd.storage.layout_record import RECORD, Record
+from botd.storage import tree
+from botd.storage.layout import building, copies, records
+from botd.storage.layout.building import HALF, below
+from botd.storage.layout.carrying import keep_aside, second_name
+from botd.storage.layout.plans import Plan, Private
+from botd.storage.layout.records import RECORD, Record
 
 _GRAIN_NS = 20_000_000
 """The clock of a file system may be that much behind."""
@@ -65,9 +66,9 @@ def _gather_one(
         return False
     if not (stat.S_ISREG(st.st_mode) or stat.S_ISDIR(st.st_mode)):
         return False
-    if former is not None and path in former.files and layout_copy.is_same(name, parent, f"{former.tree}/{path}"):
+    if former is not None and path in former.files and copies.is_same(name, parent, f"{former.tree}/{path}"):
         return False
-    data = layout_build.open_data(bot)
+    data = building.open_data(bot)
     try:
         place = below(data, tuple(path.split("/")[:-1]), f"data/{path}")
         try:
@@ -179,7 +180,7 @@ def after_power_cut(bot: int, plan: Plan, record: Record) -> None:
     try:
         for path in plan.files:
             _mend_copy(app, path, f"{plan.tree}/{path}", window)
-        data = layout_build.open_data(bot)
+        data = building.open_data(bot)
         try:
             for path, private in plan.private.items():
                 if private.seed:
@@ -188,7 +189,7 @@ def after_power_cut(bot: int, plan: Plan, record: Record) -> None:
         finally:
             os.close(data)
         _unlink_half(app)
-        layout_record.write(app, replace(record, boot=layout_record.boot()), HALF)
+        records.write(app, replace(record, boot=records.boot()), HALF)
         os.rename(HALF, RECORD, src_dir_fd=app, dst_dir_fd=app)
     finally:
         os.close(app)
@@ -202,9 +203,9 @@ def _mend_copy(base: int, path: str, source: str, window: tuple[int, int]) -> No
         return
     try:
         st = os.stat(parts[-1], dir_fd=parent, follow_symlinks=False)
-        if window[0] <= st.st_mtime_ns <= window[1] and layout_copy.is_torn(parts[-1], parent, source):
+        if window[0] <= st.st_mtime_ns <= window[1] and copies.is_torn(parts[-1], parent, source):
             _unlink_half(parent)
-            layout_copy.copy(source, parent, HALF, stat.S_IMODE(st.st_mode))
+            copies.copy(source, parent, HALF, stat.S_IMODE(st.st_mode))
             os.rename(HALF, parts[-1], src_dir_fd=parent, dst_dir_fd=parent)
     except FileNotFoundError:
         pass  # the bot removed it

@@ -10,12 +10,13 @@ from contextlib import suppress
 from botd.contract.errors import BotdError
 from botd.contract.paths import Paths
 from botd.crash import crash_point
-from botd.storage import folders, layout_build, layout_mend, layout_plan, layout_record, releases, tree
-from botd.storage.exchange import exchange
-from botd.storage.layout_build import PRIVATE, SEEDING, exists
-from botd.storage.layout_carry import Carrier, notes
-from botd.storage.layout_plan import MODULES, Links, Plan, leads_into_release
-from botd.storage.layout_record import Record
+from botd.storage import folders, releases, tree
+from botd.storage.layout import building, mending, plans, records
+from botd.storage.layout.building import PRIVATE, SEEDING, exists
+from botd.storage.layout.carrying import Carrier, notes
+from botd.storage.layout.exchange import exchange
+from botd.storage.layout.plans import MODULES, Links, Plan, leads_into_release
+from botd.storage.layout.records import Record
 from botd.storage.releases import Release
 
 APP, NEW, PREVIOUS = "app", "app.new", "app.previous"
@@ -39,11 +40,11 @@ class Bringing:
             return None
         former = plan_of(self._paths, record)
         try:
-            said = self._make(layout_plan.plan(self._release, links), former)
+            said = self._make(plans.plan(self._release, links), former)
         except OSError as error:
             if error.errno not in _NO_LINKS or _can_link(self._bot):
                 raise
-            said = self._make(layout_plan.plan(self._release, "none"), former)
+            said = self._make(plans.plan(self._release, "none"), former)
             said.append("the file system cannot hold symbolic links: everything is copied, private files are in app/")
         return said
 
@@ -55,15 +56,15 @@ class Bringing:
 
     def _recover(self) -> Record | None:
         """Take up what a death has left; the record of app/ as it is then."""
-        record = layout_record.read(self._bot, APP)
+        record = records.read(self._bot, APP)
         if not exists(self._bot, NEW):
             return record
-        other = layout_record.read(self._bot, NEW)
+        other = records.read(self._bot, NEW)
         if not exists(self._bot, APP):
             # Between the two renames, where a file system has no exchange: back, and once more.
             if exists(self._bot, PREVIOUS):
                 os.rename(PREVIOUS, APP, src_dir_fd=self._bot, dst_dir_fd=self._bot)
-                record = layout_record.read(self._bot, APP)
+                record = records.read(self._bot, APP)
         elif record is not None and other is not None and record.hash == self._release.hash != other.hash:
             self._put_by(NEW)
             return record
@@ -97,10 +98,10 @@ class Bringing:
         os.mkdir(NEW, PRIVATE, dir_fd=self._bot)
         app = tree.open_below(self._bot, NEW, NEW)
         try:
-            layout_build.build(app, plan)
+            building.build(app, plan)
             crash_point("botd-app-built")
             said = self._fill(app, plan, former)
-            layout_record.write(app, Record(plan.template, plan.hash, plan.links, layout_record.boot(), begun_ns))
+            records.write(app, Record(plan.template, plan.hash, plan.links, records.boot(), begun_ns))
             crash_point("botd-app-recorded")
         except (OSError, BotdError):
             # The disk may be full: what cannot be used shall not take its room.
@@ -116,15 +117,15 @@ class Bringing:
     def _fill(self, app: int, plan: Plan, former: Plan | None) -> list[str]:
         """The private files, and what the bot has of its own."""
         said: list[str] = []
-        data = layout_build.open_data(self._bot)
+        data = building.open_data(self._bot)
         try:
             if exists(self._bot, APP):
-                said += layout_mend.gather_both(self._bot, former, plan)
+                said += mending.gather_both(self._bot, former, plan)
                 crash_point("botd-app-gathered")
             if exists(data, SEEDING):
                 self._remove(f"data/{SEEDING}")
-            layout_build.seed(data, plan, former)
-            if layout_mend.is_folder(self._bot, APP):
+            building.seed(data, plan, former)
+            if mending.is_folder(self._bot, APP):
                 carrier = Carrier(data, plan, former)
                 old = tree.open_below(self._bot, APP, APP)
                 try:
@@ -151,7 +152,7 @@ class Bringing:
         crash_point("botd-app-switched")
 
     def _link_modules(self, plan: Plan) -> None:
-        target, there = plan.modules, layout_mend.readlink(self._bot, MODULES)
+        target, there = plan.modules, mending.readlink(self._bot, MODULES)
         if there == target or (there is None and exists(self._bot, MODULES)):
             return
         if there is not None and not leads_into_release(there):
@@ -159,18 +160,18 @@ class Bringing:
         if target is None:
             os.unlink(MODULES, dir_fd=self._bot)
         else:
-            layout_mend.link_over(self._bot, MODULES, target)
+            mending.link_over(self._bot, MODULES, target)
         crash_point("botd-app-modules")
 
     # --- the folder that is there ----------------------------------------------------------------------------------
 
     def _keep_up(self, record: Record) -> None:
         """Put back links that are gone; after a power cut, what it took."""
-        plan = layout_plan.plan(self._release, record.links)
-        layout_mend.gather(self._bot, plan)
-        layout_mend.shared_links(self._bot, plan)
-        if record.boot != layout_record.boot():
-            layout_mend.after_power_cut(self._bot, plan, record)
+        plan = plans.plan(self._release, record.links)
+        mending.gather(self._bot, plan)
+        mending.shared_links(self._bot, plan)
+        if record.boot != records.boot():
+            mending.after_power_cut(self._bot, plan, record)
         self._link_modules(plan)
 
 
@@ -179,11 +180,11 @@ def plan_of(paths: Paths, record: Record | None) -> Plan | None:
     if record is None:
         return None
     tree_of_it = f"{paths.release(record.template, record.hash)}/tree"
-    found = layout_plan.known(tree_of_it, record.links)
+    found = plans.known(tree_of_it, record.links)
     if found is not None:
         return found
     try:
-        return layout_plan.plan(releases.load(paths, record.template, record.hash), record.links)
+        return plans.plan(releases.load(paths, record.template, record.hash), record.links)
     except (BotdError, OSError):
         return None
 
@@ -191,8 +192,8 @@ def plan_of(paths: Paths, record: Record | None) -> Plan | None:
 def _can_link(bot: int) -> bool:
     """Whether the file system of a bot's folder holds symbolic links."""
     try:
-        layout_mend.link_over(bot, layout_build.HALF, "x")
-        os.unlink(layout_build.HALF, dir_fd=bot)
+        mending.link_over(bot, building.HALF, "x")
+        os.unlink(building.HALF, dir_fd=bot)
     except OSError:
         return False
     return True
