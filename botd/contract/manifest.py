@@ -59,8 +59,9 @@ PROBE: Schema = {
     },
 }
 
+_TEMPLATE: Schema = {"type": "string", "pattern": NAME_PATTERN, "x-hint": f"a template name is {NAME_RULE}"}
 _SETTINGS: dict[str, Schema] = {
-    "template": {"type": "string", "pattern": NAME_PATTERN, "x-hint": f"a template name is {NAME_RULE}"},
+    "template": _TEMPLATE,
     "command": {
         "type": "array",
         "minItems": 1,
@@ -186,7 +187,7 @@ MANIFEST: Schema = {
                 "additionalProperties": False,
                 "required": ["name", "path"],
                 "properties": {
-                    "name": {"type": "string", "pattern": NAME_PATTERN},
+                    "name": _TEMPLATE,
                     "path": {**_TEXT, "maxLength": 4000, "description": "its folder or archive"},
                     "manifest": {**_TEXT, "maxLength": 4000, "description": "default: botd-template.toml in it"},
                 },
