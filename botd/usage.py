@@ -289,8 +289,11 @@ class UsageKeep:
                 for bot_id, bot in some.items():
                     if self._fleet.get(bot_id) is bot:
                         self._take(bot, found[bot_id], now, wall)
-            for user in {bot.spec.user for bot in some.values()}:
-                self._judge(user)
+            measured: dict[str, list[str]] = {}
+            for bot in some.values():
+                measured.setdefault(bot.spec.user, []).append(bot.id)
+            for user, ids in measured.items():
+                self._judge(user, ids)
 
     def _take(self, bot: Bot, found: Measured, now: float, wall: float) -> None:
         figure, grown = self._ledger.enter(bot.id, found.usage, now, wall)
@@ -301,8 +304,8 @@ class UsageKeep:
             every = min(every, NEAR_EVERY_S)
         self._rota.put(bot.id, now + every)
 
-    def _judge(self, user: str) -> None:
-        """What follows from the figures of one user."""
+    def _judge(self, user: str, measured: Collection[str] = ()) -> None:
+        """What follows from the figures of one user, those of these bots being new."""
         used, limit, before = self.of_user(user), self._quota(), self.level(user)
         bots = self._fleet.of_user.get(user, set())
         after = quota.level(before, used, limit)
@@ -316,7 +319,7 @@ class UsageKeep:
             if bots:
                 self._note(None, "quota", quota.told(user, before, after, used, limit, self.biggest(bots), stopped))
         if used <= limit.hard:
-            self._ledger.let_grow(bots)
+            self._ledger.let_grow(bots if before == "over" else measured)
             return
         writers = list(self._running(bots))
         for bot_id in quota.suspects(writers):

@@ -15,9 +15,9 @@ from botd.core.quota import STEP_MIN
 from botd.core.settings import MIB
 from botd.system import writing
 
-SCAN_S, SELDOM = 5.0, 500.0
+SCAN_S, SELDOM = 5.0, 3000.0
 """How often the processes are asked although the disk is quiet, because somebody else may have made room meanwhile; and
-so many times the time of asking at least, which is 0.2 % of a processor for a thousand bots.
+so many times the time of asking at least: once a minute for a thousand bots, 20 ms each time.
 """
 STIRRED, STIRRED_NEAR = 4 * MIB, MIB
 """So much less room makes it worth asking the processes; the second where a user is near its limit or over."""
