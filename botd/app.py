@@ -450,12 +450,13 @@ class Daemon:
         if bots:
             self._rolling.close()  # that all bots are stopped now says nothing about a release
             left = await self._stop_lives(timeout_s)
-            if left == 0:
-                self._tie.leaving = True
-                try:
-                    await self._keeper.quit()
-                except (KeeperBusy, KeeperError) as error:
-                    log.warning("the keeper stays: %s", error)
+        # Without a life, or one on its way, there is nothing that a keeper could keep.
+        if left == 0 and (bots or not any(bot.state.phase in _WITH_A_LIFE for bot in self._fleet)):
+            self._tie.leaving = True
+            try:
+                await self._keeper.quit()
+            except (KeeperBusy, KeeperError) as error:
+                log.warning("the keeper stays: %s", error)
         asyncio.get_running_loop().call_soon(self._ending.set)
         return left
 
@@ -507,6 +508,9 @@ class Daemon:
         respawn = self._keeper.respawn
         new = None if respawn is None else {**respawn, **way(self.successor.program)}
         self._keeper.trial(self.successor.within_s, new, respawn)
+
+
+_WITH_A_LIFE = ("starting", "running", "stopping")
 
 
 def _suspended(bot: Bot) -> bool:

@@ -111,6 +111,16 @@ def test_a_botd_that_runs_alone_is_brought_back_by_the_keeper(make_fleet):
     assert fleet.rpc("daemon.status")["keeper"]["respawns"] >= 1
 
 
+def test_without_bots_a_stop_leaves_nothing(make_fleet):
+    fleet = make_fleet().up()
+    fleet.create("alice/down", "sleep", start=False)
+    keeper = fleet.rpc("daemon.status")["keeper"]["pid"]
+    done = fleet.botctl("daemon", "stop")
+    assert done.returncode == 0, done.stderr
+    until(lambda: not alive(keeper), "the end of the keeper")
+    assert fleet.botctl("list", "-o", "name").stdout.split() == ["alice/down"]
+
+
 def test_stopping_botd_leaves_the_bots_and_the_next_command_takes_them_over(make_fleet):
     fleet = make_fleet().up()
     fleet.create("alice/runs", "sleep")
