@@ -62,13 +62,18 @@ def stop(invocation: Invocation, *, bots: bool, timeout: float) -> int:
     except BotdError as error:
         if error.kind != "unavailable":
             raise
-        if not invocation.quiet and invocation.for_people:
-            invocation.out.line("= botd is not running")
-        elif invocation.output == "json":
-            document(invocation.out, {"stopped": False})
-        return Exit.OK
+        alone = _alone(invocation.paths)
+        if not (bots and alone):
+            if not invocation.quiet and invocation.for_people:
+                running = f"; {plural(alone, 'bot')} left running" if alone else ""
+                invocation.out.line(f"= botd is not running{running}")
+            elif invocation.output == "json":
+                document(invocation.out, {"stopped": False, "bots_left": alone})
+            return Exit.OK
     if bots:
         invocation.confirm("Stop every bot and botd?", dry_run=False)
+        # Bots may run without botd, and only botd knows how each of them wants to be stopped.
+        invocation.client()
     params = {"bots": bots, "timeout_s": timeout}
     process = _process(invocation.paths)
     result = invocation.call("daemon.shutdown", params, timeout=timeout + GRACE_S, autostart=False)
@@ -80,6 +85,15 @@ def stop(invocation: Invocation, *, bots: bool, timeout: float) -> int:
         running = f"; {plural(left, 'bot')} left running" if isinstance(left, int) and left else ""
         out.line(f"{out.paint(out.pick('✔', '+'), GREEN)} botd stopped{running}")
     return Exit.OK
+
+
+def _alone(paths: Paths) -> int:
+    """How many bots run while there is no botd."""
+    from botctl.keeper import ask
+
+    answer = ask(paths).answer
+    live = None if answer is None else answer.get("live")
+    return live if isinstance(live, int) else 0
 
 
 def _process(paths: Paths) -> int | None:

@@ -121,6 +121,21 @@ def test_without_bots_a_stop_leaves_nothing(make_fleet):
     assert fleet.botctl("list", "-o", "name").stdout.split() == ["alice/down"]
 
 
+def test_bots_that_run_without_botd_are_told_of_and_stopped(make_fleet):
+    fleet = make_fleet().up()
+    fleet.create("alice/runs", "sleep")
+    pid = fleet.pids()["alice/runs"]
+    keeper = fleet.rpc("daemon.status")["keeper"]["pid"]
+    fleet.hang_up()
+    assert fleet.botctl("daemon", "stop").returncode == 0
+    assert "not running; 1 bot left running" in fleet.botctl("daemon", "stop").stdout
+    assert alive(pid)
+    done = fleet.botctl("daemon", "stop", "--bots", "--yes")
+    assert done.returncode == 0 and "botd stopped" in done.stdout, done.stderr
+    until(lambda: not alive(pid) and not alive(keeper), "the end of all of it")
+    fleet.up()
+
+
 def test_stopping_botd_leaves_the_bots_and_the_next_command_takes_them_over(make_fleet):
     fleet = make_fleet().up()
     fleet.create("alice/runs", "sleep")
