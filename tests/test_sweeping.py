@@ -1,6 +1,7 @@
 """One clean-up over a real store and real folders, with a clock that can be set."""
 
 import asyncio
+import fcntl
 import os
 import shutil
 import subprocess
@@ -287,6 +288,9 @@ def test_a_release_that_is_wanted_again_after_the_plan_stays(house):
 def test_beginnings_without_a_maker_and_content_without_a_release(house):
     release(house, "1")
     os.makedirs(f"{house.paths.staging}/deadbeef/tree")
+    os.makedirs(f"{house.paths.staging}/busy")
+    maker = os.open(f"{house.paths.staging}/busy", os.O_RDONLY)
+    fcntl.flock(maker, fcntl.LOCK_EX)
     lonely = f"{house.paths.objects}/ab"
     os.makedirs(lonely, exist_ok=True)
     Path(lonely, "ab" + "0" * 62).write_text("nobody's")
@@ -294,3 +298,7 @@ def test_beginnings_without_a_maker_and_content_without_a_release(house):
     assert kinds == {"staging", "objects"}
     house.by_itself()
     assert not os.path.exists(f"{house.paths.staging}/deadbeef") and not os.path.exists(lonely)
+    assert os.path.exists(f"{house.paths.staging}/busy"), "its maker is at work"
+    os.close(maker)
+    house.by_itself()
+    assert not os.path.exists(f"{house.paths.staging}/busy")

@@ -5,7 +5,6 @@ Looking only, but for `remove_release`, `remove_objects` and `recover`, which ar
 
 from __future__ import annotations
 
-import fcntl
 import os
 import stat
 from collections.abc import Iterator, Mapping
@@ -13,7 +12,7 @@ from collections.abc import Iterator, Mapping
 from botd.contract.errors import BotdError
 from botd.contract.paths import Paths
 from botd.core.settings import Cleaning
-from botd.storage import tree
+from botd.storage import probing, tree
 from botd.storage.items import Folder, Item, ago, item, span
 
 SHOWN = 12
@@ -83,23 +82,9 @@ def _objects(paths: Paths, cleaning: Cleaning) -> Iterator[Item]:
 def _staging(home: int) -> Iterator[Item]:
     with Folder(home, ("templates", ".staging")) as folder:
         for name, st in folder.entries():
-            if stat.S_ISDIR(st.st_mode) and not _is_held(folder.fd, name):
+            if stat.S_ISDIR(st.st_mode) and not probing.somebody_holds(folder.fd, name, tree.DIRECTORY):
                 reason = "the beginning of a release, whose maker is no more"
                 yield item(f"templates/.staging/{name}", "staging", st, reason, True)
-
-
-def _is_held(parent: int, name: str) -> bool:
-    try:
-        fd = os.open(name, tree.DIRECTORY, dir_fd=parent)
-    except OSError:
-        return True
-    try:
-        fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except OSError:
-        return True
-    finally:
-        os.close(fd)
-    return False
 
 
 def remove_release(paths: Paths, path: str) -> tree.Removed:

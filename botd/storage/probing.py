@@ -26,10 +26,10 @@ def somebody_listens(folder: int, name: str) -> bool:
     return True
 
 
-def somebody_holds(folder: int, name: str) -> bool:
-    """Whether a process holds the lock file `name`. True also when that cannot be told."""
+def somebody_holds(folder: int, name: str, how: int = _LOCK) -> bool:
+    """Whether a process holds the lock file `name`, opened with the flags `how`. True also when that cannot be told."""
     try:
-        fd = os.open(name, _LOCK, dir_fd=folder)
+        fd = os.open(name, how, dir_fd=folder)
     except OSError:
         return True
     try:
