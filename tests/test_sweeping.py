@@ -294,8 +294,9 @@ def test_beginnings_without_a_maker_and_content_without_a_release(house):
     lonely = f"{house.paths.objects}/ab"
     os.makedirs(lonely, exist_ok=True)
     Path(lonely, "ab" + "0" * 62).write_text("nobody's")
-    kinds = {item.kind for item in asyncio.run(house.sweeper.look("storage")) if item.remove}
-    assert kinds == {"staging", "objects"}
+    going = [item for item in asyncio.run(house.sweeper.look("storage")) if item.remove]
+    assert {item.kind for item in going} == {"staging", "objects"}
+    assert [item.path for item in going if item.kind == "staging"] == ["templates/.staging/deadbeef"]
     house.by_itself()
     assert not os.path.exists(f"{house.paths.staging}/deadbeef") and not os.path.exists(lonely)
     assert os.path.exists(f"{house.paths.staging}/busy"), "its maker is at work"
